@@ -1,0 +1,202 @@
+"""What is journaled: a closed union. State is a fold over these and nothing else, so a replay gives the same state, bit for bit.
+
+The first group comes in from outside as facts and is journaled as it is; the second group is what the engine decided.
+"""
+
+import msgspec
+
+from agent.domain.amount import Amount
+from agent.domain.intent import Intent
+from agent.domain.order import Fill, OrderState
+from agent.domain.plan import Approved, Plan, Reason
+from agent.domain.price import Price
+
+# -- from venues and chains --------------------------------------------------------------------------------------------
+
+
+class OrderReported(msgspec.Struct, frozen=True, tag=True):
+    """A venue or chain says where an order stands. `reason` is theirs, decoded where it can be."""
+
+    order_id: str
+    state: OrderState
+    reason: str = ""
+    venue_order_id: str = ""
+    block: int = 0
+
+
+class OrderFilled(msgspec.Struct, frozen=True, tag=True):
+    fill: Fill
+
+
+class GasPaid(msgspec.Struct, frozen=True, tag=True):
+    """What a transaction cost, mined or reverted, from its receipt."""
+
+    order_id: str
+    account: str
+    amount: Amount
+    gas_used: int
+    tx_hash: str
+
+
+class VenueConnected(msgspec.Struct, frozen=True, tag=True):
+    venue: str
+
+
+class VenueDisconnected(msgspec.Struct, frozen=True, tag=True):
+    venue: str
+    reason: str
+
+
+# -- decided here ------------------------------------------------------------------------------------------------------
+
+
+class EngineStarted(msgspec.Struct, frozen=True, tag=True):
+    """A run begins: what was SENT and not answered is UNKNOWN from here on; what was only APPROVED was never sent."""
+
+    run_id: str
+    version: str
+    config_hash: str
+
+
+class EngineStopped(msgspec.Struct, frozen=True, tag=True):
+    reason: str
+
+
+class BalanceAdopted(msgspec.Struct, frozen=True, tag=True):
+    """A balance taken over from a venue or chain: the opening position, or an explained deposit or withdrawal."""
+
+    account: str
+    venue: str
+    amount: Amount  # the change that the ledger books, signed
+    cause: str
+
+
+class IntentAccepted(msgspec.Struct, frozen=True, tag=True):
+    intent: Intent
+    arrival: Price  # the middle of the trusted view when the intent arrived
+
+
+class IntentRefused(msgspec.Struct, frozen=True, tag=True):
+    intent: Intent
+    reasons: tuple[Reason, ...]
+
+
+class IntentCancelled(msgspec.Struct, frozen=True, tag=True):
+    """The client takes the rest back: nothing more is planned."""
+
+    intent_id: str
+
+
+class IntentEnded(msgspec.Struct, frozen=True, tag=True):
+    """`status` is FILLED, PARTIAL, CANCELLED, EXPIRED or REFUSED."""
+
+    intent_id: str
+    status: str
+    reason: str
+
+
+class RoutePiece(msgspec.Struct, frozen=True):
+    """One venue's part of a route, with its reasons. Prices are all-in: after fee, gas spread over the piece."""
+
+    instrument: str
+    base: Amount  # of the base group
+    quote: Amount  # of the quote group, after fee and before gas
+    share: float
+    price: float
+    price_all_in: float
+    fee_pips: int
+    gas: Amount  # of the quote group
+    why: str
+
+
+class Alternative(msgspec.Struct, frozen=True):
+    """What one venue alone would have given for the same quantity, after fee and gas; None if it could not."""
+
+    venue: str
+    quote: Amount | None  # of the quote group
+    why: str
+
+
+class Routed(msgspec.Struct, frozen=True, tag=True):
+    """How one slice of a parent was split, and what it was compared with."""
+
+    intent_id: str
+    slice_index: int
+    quantity: Amount  # of the base group
+    pieces: tuple[RoutePiece, ...]
+    quote: Amount  # of the quote group: all pieces after fee and gas
+    alternatives: tuple[Alternative, ...]
+    rejected: tuple[Reason, ...]  # sources that were not used, and why
+
+
+class OrderApproved(msgspec.Struct, frozen=True, tag=True):
+    approved: Approved
+
+
+class OrderRefused(msgspec.Struct, frozen=True, tag=True):
+    plan: Plan
+    reasons: tuple[Reason, ...]
+
+
+class OrderSent(msgspec.Struct, frozen=True, tag=True):
+    """On disk before the first byte leaves. From here on the order may exist outside."""
+
+    order_id: str
+    tx_hash: str = ""
+    raw: bytes = b""
+
+
+class Break(msgspec.Struct, frozen=True):
+    """A difference between the journal and the world, with its cause as far as it is known."""
+
+    account: str
+    venue: str
+    asset: str
+    journal: Amount
+    outside: Amount
+    cause: str
+
+
+class Reconciled(msgspec.Struct, frozen=True, tag=True):
+    """The journal was held against every venue and chain."""
+
+    checked: int
+    breaks: tuple[Break, ...]
+
+
+class Halted(msgspec.Struct, frozen=True, tag=True):
+    """No new risk until a person lifts it."""
+
+    scope: str
+    reason: str
+
+
+Event = (
+    OrderReported
+    | OrderFilled
+    | GasPaid
+    | VenueConnected
+    | VenueDisconnected
+    | EngineStarted
+    | EngineStopped
+    | BalanceAdopted
+    | IntentAccepted
+    | IntentRefused
+    | IntentCancelled
+    | IntentEnded
+    | Routed
+    | OrderApproved
+    | OrderRefused
+    | OrderSent
+    | Reconciled
+    | Halted
+)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An event in its place: gapless `seq`, and the hash that chains it to the record before."""
+
+    seq: int
+    at_ns: int
+    event: Event
+    hash: str

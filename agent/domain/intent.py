@@ -1,0 +1,32 @@
+"""What the client wishes: the parent order. It names groups of assets, never a venue."""
+
+import msgspec
+
+from agent.domain.amount import Amount
+from agent.domain.instrument import Side
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """Trade `quantity` of the base group against the quote group, in `slices` equal parts `interval_ns` apart.
+
+    `slippage_bps_max`: no child may trade worse than this beyond the arrival price. `deadline_ns`: nothing is sent after it.
+    """
+
+    intent_id: str
+    account: str
+    strategy: str
+    side: Side
+    quantity: Amount  # of the base group (home `*`)
+    quote: str  # the quote group
+    slippage_bps_max: int
+    deadline_ns: int
+    slices: int = 1
+    interval_ns: int = 0
+
+    @property
+    def base(self) -> str:
+        return self.quantity.asset.group
+
+    @property
+    def market(self) -> str:
+        return f"{self.base}/{self.quote}"

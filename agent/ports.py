@@ -1,0 +1,190 @@
+"""Every seam of the program on one page. Adapters satisfy these; the engine sees nothing else of the world."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from agent.domain.amount import Amount
+from agent.domain.events import (
+    Break,
+    Event,
+    GasPaid,
+    OrderFilled,
+    OrderReported,
+    Record,
+    VenueConnected,
+    VenueDisconnected,
+)
+from agent.domain.intent import Intent
+from agent.domain.market import MarketFact
+from agent.domain.order import Order, OrderRef
+from agent.domain.plan import Approved, Reason, Signed, Unsigned
+
+PrivateFact = OrderReported | OrderFilled | GasPaid | VenueConnected | VenueDisconnected
+
+
+class Allowance(msgspec.Struct, frozen=True, tag=True):
+    """How much of a token Permit2 may move for the account, and the router's Permit2 nonce for it."""
+
+    venue: str
+    token: str  # Asset.id
+    amount: int
+    permit_nonce: int
+    at_ns: int
+
+
+VenueEvent = MarketFact | PrivateFact | Allowance
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """A venue's facts as data. `is_atomic`: all legs of a plan travel in one transaction. `chain_id` None: custodial."""
+
+    name: str
+    kind: str
+    is_atomic: bool
+    chain_id: int | None
+    contracts: tuple[str, ...] = ()  # the only contracts that plans for this venue may touch
+    wallet: str = ""
+    spender: str = ""  # who must be approved to move tokens (Permit2); empty off chain
+    sends_in_flight_max: int = 8
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A venue's own account of us. `facts` answers what was asked about orders: states and fills, by their own ids."""
+
+    venue: str
+    account: str
+    balances: tuple[Amount, ...]  # total: free and locked
+    open_orders: tuple[str, ...]  # our order ids that rest there
+    facts: tuple[PrivateFact, ...]
+    nonce: int | None = None  # chain: transactions mined from the wallet
+    at_ns: int = 0
+
+
+class Venue(Protocol):
+    """A place to trade: one profile and four verbs. Outcomes of `send` arrive on the stream."""
+
+    @property
+    def profile(self) -> Profile: ...
+
+    def stream(self) -> AsyncIterator[VenueEvent]:
+        """Instruments, market facts and our own orders, in the order received. Raises VenueError when the connection is lost."""
+        ...
+
+    def build(self, approved: Approved) -> Unsigned:
+        """Pure: what must be signed for an approved plan."""
+        ...
+
+    async def send(self, signed: Signed) -> Sequence[PrivateFact]:
+        """One send, never a retry. Returns what the reply already proves.
+
+        Raises VenueError if it was certainly not accepted, OutcomeUnknown if nobody knows.
+        """
+        ...
+
+    async def snapshot(self, asked: Sequence[OrderRef] = ()) -> Snapshot:
+        """Balances, resting orders, and for each asked order what is certain about it. Silence about one means: still unknown."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Signer(Protocol):
+    """A key. It decodes what it signs and refuses (SignerError) what it does not understand."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    async def sign(self, unsigned: Unsigned) -> Signed: ...
+
+
+class Account(Protocol):
+    """An on-chain identity that executes calls: an EOA signs a transaction, a smart wallet wraps the calls first."""
+
+    @property
+    def address(self) -> str: ...
+
+    async def sign(self, unsigned: Unsigned) -> Signed: ...
+
+
+class Journal(Protocol):
+    """The record of everything, append-only, gapless, chained by hash."""
+
+    def append(self, at_ns: int, events: Sequence[Event]) -> Sequence[Record]:
+        """On return the events survive `kill -9` (and power loss in mode `power`). All or none. Raises JournalError."""
+        ...
+
+    def read(self, after_seq: int = 0) -> Iterable[Record]:
+        """In order, verified against the hash chain. Raises JournalError at the first record that does not fit."""
+        ...
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """(seq, hash) of the newest record; (0, genesis hash) when empty."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time, injected: real in the agent, virtual in simulation."""
+
+    def now_ns(self) -> int: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Chain(Protocol):
+    """A connection to one chain, checked to be the chain that it should be."""
+
+    @property
+    def chain_id(self) -> int: ...
+
+    async def send_raw(self, raw: bytes) -> str: ...
+
+    async def close(self) -> None: ...
+
+
+class Rail(Protocol):
+    """A way to move assets between places. No rail ships yet; the seam is laid so that the ledger knows transfers."""
+
+    async def transfer(self, amount: Amount, to: str) -> str: ...
+
+
+class Forecaster(Protocol):
+    """An opinion about the next seconds of a market, in basis points. Neutral until prediction ships."""
+
+    def drift_bps(self, market: str, horizon_ns: int) -> float: ...
+
+
+class IntentView(msgspec.Struct, frozen=True):
+    """A parent as a client sees it."""
+
+    intent: Intent
+    status: str
+    filled: Amount
+    reason: str
+    orders: tuple[str, ...]
+
+
+class Desk(Protocol):
+    """The only way in for people and programs: commands, queries, one subscription of events."""
+
+    async def submit(self, intent: Intent) -> tuple[Reason, ...]:
+        """Empty when accepted, else why not."""
+        ...
+
+    async def cancel(self, intent_id: str) -> bool: ...
+
+    def intents(self) -> Sequence[IntentView]: ...
+
+    def order(self, order_id: str) -> Order | None: ...
+
+    def balances(self) -> Sequence[tuple[str, str, Amount]]: ...
+
+    async def reconcile(self) -> Sequence[Break]: ...
+
+    def events(self) -> AsyncIterator[Record]:
+        """Every record from now on; a slow reader is cut off, never waited for."""
+        ...
