@@ -69,7 +69,10 @@ class Venue(Protocol):
     def profile(self) -> Profile: ...
 
     def stream(self) -> AsyncIterator[VenueEvent]:
-        """Instruments, market facts and our own orders, in the order received. Raises VenueError when the connection is lost."""
+        """Instruments, market facts and our own orders, in the order received. Raises VenueError when the connection is lost.
+
+        The fills of an order come before the report that it ended; `Allowance`s come after the report of what changed them.
+        """
         ...
 
     def build(self, approved: Approved) -> Unsigned:
@@ -133,6 +136,25 @@ class Clock(Protocol):
     def now_ns(self) -> int: ...
 
     async def sleep(self, seconds: float) -> None: ...
+
+
+class RequestKey(Protocol):
+    """An API key's secret half. It authenticates venue requests as they leave and never shows itself."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    def hmac_sha256_hex(self, payload: bytes) -> str:
+        """HMAC-SHA256 of the payload, in lower-case hex."""
+        ...
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """What a venue is handed when it connects. `key` None: it may look, not trade."""
+
+    clock: Clock
+    key: RequestKey | None = None
+    account: str = "main"  # whose balances and gas the venue reports: the journal's account
 
 
 class Chain(Protocol):

@@ -76,3 +76,9 @@ class SignerError(IsthmusError):
     """The signer refuses: it does not understand the request, or its policy forbids it. Nothing was signed."""
 
     exit_code = 3
+
+
+class LedgerError(IsthmusError):
+    """What the ledger was asked to book does not add up, or belongs to another order. Nothing was booked."""
+
+    exit_code = 1

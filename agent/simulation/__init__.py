@@ -1,1 +1,1 @@
-"""The sandbox: a local exchange and a local chain that behave like the real ones, for trying and for testing."""
+"""The sandbox: a local exchange, a local chain and injected faults, so that everything can be tried without money or keys."""

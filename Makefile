@@ -1,0 +1,43 @@
+# `make` works with a system Python (3.11 to 3.13) and nothing else: where node is missing it comes as a wheel.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint bench setup nightly clean
+.DEFAULT_GOAL := demo
+
+demo: setup
+	@$(BIN)/isthmus demo $(ARGS)
+
+test: lint
+	@$(BIN)/pytest -q -n 2 --dist loadgroup $(ARGS)
+
+nightly: lint
+	@$(BIN)/pytest -q -n 2 --dist loadgroup --nightly $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 3
+
+bench: setup
+	@$(BIN)/python -m benchmarks all $(ARGS)
+
+setup: $(READY)
+
+$(READY): requirements/dev.txt requirements/node.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "isthmus needs Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12"; exit 1; }
+	@echo "installing pinned packages into .venv ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@{ command -v node && command -v npm; } > /dev/null || \
+	  $(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/node.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@echo "fetching pinned contract packages and building the sandbox chain ..."
+	@$(BIN)/python -m agent.simulation.chain
+	@touch $(READY)
+
+clean:
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,107 @@
+"""Follows the head of a chain, block by block, and notices when history is rewritten.
+
+Works with the plainest node (polling `eth_getBlockByNumber`); a WebSocket only shortens the wait. Nodes do not announce removed
+logs reliably, so continuity is proved by hashes: whoever reads a step that is not continuous must read everything again.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from agent.chains.fees import base_fee_next
+from agent.chains.rpc import Rpc, printable, whole
+from agent.domain.errors import ChainError
+from agent.domain.market import ChainHead
+from agent.ports import Clock
+
+REMEMBERED_MAX = 256  # heads whose hash is kept
+GAP_MAX = 500  # blocks missed at once that are still read log by log
+BEHIND_MAX = 20  # polls in a row for which a node may lag behind what it said before
+PUSH_WAIT_S = 5.0  # with a WebSocket: look anyway after this long without news
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A new head. Blocks `first..head.number` are new; not `is_continuous`: what was known of earlier blocks may be wrong."""
+
+    head: ChainHead
+    first: int
+    is_continuous: bool
+
+
+class Watch:
+    """One follower of one chain. `start` first, then `advance` for ever."""
+
+    def __init__(self, rpc: Rpc, clock: Clock, poll_s: float) -> None:
+        self._rpc, self._clock, self._poll_s = rpc, clock, poll_s
+        self._hashes: OrderedDict[int, str] = OrderedDict()
+        self._last: ChainHead | None = None
+        self._behind = 0
+
+    async def start(self) -> ChainHead:
+        """The head as it is now. Raises ChainError."""
+        head = await fetch_head(self._rpc, self._clock)
+        self._hashes.clear()
+        return self._take(head)
+
+    async def advance(self) -> Step:
+        """Wait for the next head. Raises ChainError when the node cannot be asked."""
+        while True:
+            if self._rpc.is_pushed:
+                await self._rpc.news(PUSH_WAIT_S)
+            else:
+                await self._clock.sleep(self._poll_s)
+            head = await fetch_head(self._rpc, self._clock)
+            step = await self._judge(head)
+            if step is not None:
+                return step
+
+    async def _judge(self, head: ChainHead) -> Step | None:
+        last = self._last
+        assert last is not None, "start comes first"
+        if head.hash == last.hash:
+            return None
+        first = last.number + 1
+        if head.number <= last.number:
+            if self._hashes.get(head.number) == head.hash and self._behind < BEHIND_MAX:
+                self._behind += 1  # a lagging node, not a rewritten history
+                return None
+            is_continuous, first = False, head.number
+        elif head.number == first:
+            is_continuous = head.parent_hash == last.hash
+        else:
+            is_continuous = head.number - last.number <= GAP_MAX and await self._still_there(last)
+        self._take(head)
+        return Step(head, first, is_continuous)
+
+    async def _still_there(self, last: ChainHead) -> bool:
+        block = await self._rpc.call("eth_getBlockByNumber", hex(last.number), False)
+        return isinstance(block, dict) and block.get("hash") == last.hash
+
+    def _take(self, head: ChainHead) -> ChainHead:
+        self._behind = 0
+        self._last = head
+        for number in [n for n in reversed(self._hashes) if n >= head.number]:
+            del self._hashes[number]
+        self._hashes[head.number] = head.hash
+        while len(self._hashes) > REMEMBERED_MAX:
+            self._hashes.popitem(last=False)
+        return head
+
+
+async def fetch_head(rpc: Rpc, clock: Clock, block: str = "latest") -> ChainHead:
+    """A block's head; `base_fee` is that of the block after it. Raises ChainError."""
+    found = await rpc.call("eth_getBlockByNumber", block, False)
+    if not isinstance(found, dict):
+        raise ChainError(f"{rpc.place} knows no block {printable(block)}: wait until it is in step, or use another RPC")
+    return parse_head(found, rpc.chain_id, clock.now_ns())
+
+
+def parse_head(block: dict[str, Any], chain_id: int, at_ns: int) -> ChainHead:
+    """A head from a block as JSON-RPC gives it. Raises ChainError when the chain has no base fee (before EIP-1559)."""
+    if "baseFeePerGas" not in block:
+        raise ChainError(f"chain {chain_id} has no base fee (EIP-1559): this program cannot price gas there")
+    base_fee = base_fee_next(whole(block["baseFeePerGas"]), whole(block["gasUsed"]), whole(block["gasLimit"]))
+    return ChainHead(
+        chain_id, whole(block["number"]), str(block["hash"]), str(block["parentHash"]), base_fee, whole(block["timestamp"]), at_ns
+    )

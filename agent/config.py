@@ -1,0 +1,187 @@
+"""The settings file: one `isthmus.toml`, every key known, secrets only by reference.
+
+Unknown keys, wrong units and missing sections are refused with the place and the fix; nothing falls back silently.
+"""
+
+import difflib
+import hashlib
+import importlib
+import pkgutil
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+import agent.venues
+from agent.domain.amount import parse_units
+from agent.domain.errors import ConfigError, NumberError
+from agent.engine.decide import Rules
+from agent.risk.gate import GROUP_DECIMALS
+from agent.risk.limits import Limits
+
+FILE = "isthmus.toml"
+GWEI_DECIMALS = 9
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Risk(_Section):
+    """Limits of one order, in whole coins as text; bps against the trusted price."""
+
+    order_value_max: dict[str, str] = Field(default={"USDT": "250000"}, description="most of a quote coin in one order")
+    order_volume_max: dict[str, str] = Field(default={"ETH": "100"}, description="most of a base coin in one order")
+    collar_bps: int = Field(default=100, ge=1, le=5_000, description="how far a limit may lie from the trusted price")
+    duplicate_window_s: int = Field(default=5, ge=0, le=3_600, description="the same wish again within it is refused")
+    gas_fee_cap_gwei: str = Field(default="200", description="absolute cap of the fee per gas")
+    gas_limit_max: int = Field(default=3_000_000, ge=21_000, le=30_000_000)
+    orders_in_flight_max: int = Field(default=32, ge=1, le=1_000)
+
+    @field_validator("order_value_max", "order_volume_max")
+    @classmethod
+    def _amounts(cls, value: dict[str, str]) -> dict[str, str]:
+        for group, text in value.items():
+            _number(text, GROUP_DECIMALS, group)
+        return value
+
+    @field_validator("gas_fee_cap_gwei")
+    @classmethod
+    def _gwei(cls, value: str) -> str:
+        _number(value, GWEI_DECIMALS, "gwei")
+        return value
+
+
+class Execution(_Section):
+    slippage_bps: int = Field(default=10, ge=1, le=500, description="how much worse than its quote a child may trade")
+    deadline_s: int = Field(default=60, ge=5, le=600, description="how long an on-chain batch may wait for its block")
+    gas_tip_gwei: str = Field(default="1", description="priority fee per gas")
+
+    @field_validator("gas_tip_gwei")
+    @classmethod
+    def _gwei(cls, value: str) -> str:
+        _number(value, GWEI_DECIMALS, "gwei")
+        return value
+
+
+class Wallet(_Section):
+    """The on-chain key: a name in the keystore, and where its password is."""
+
+    keystore: str
+    password: str = Field(description="env:NAME, file:PATH or keyring:SERVICE/NAME")
+
+
+class Settings(_Section):
+    account: str = "main"
+    home: str = Field(default=".isthmus", description="journal, keystore and logs; relative to this file")
+    durability: Literal["process", "power"] = "process"
+    armed: bool = Field(default=False, description="live venues also need `--live` on the command line")
+    wallet: Wallet | None = None
+    risk: Risk = Risk()
+    execution: Execution = Execution()
+    venues: dict[str, dict[str, Any]] = {}
+
+
+class Loaded(BaseModel):
+    """Settings together with where they came from. `venues` are validated by each adapter's own `Config`."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    settings: Settings
+    path: Path
+    digest: str
+    venues: dict[str, Any]
+
+    @property
+    def home(self) -> Path:
+        return (self.path.parent / self.settings.home).resolve()
+
+    @property
+    def journal_path(self) -> Path:
+        return self.home / "journal.sqlite"
+
+    @property
+    def keystore_path(self) -> Path:
+        return self.home / "keystore"
+
+    def rules(self, *, live: bool = False) -> Rules:
+        """What decisions depend on. Live venues need `armed = true` in the file *and* `live` on the command line."""
+        risk, execution = self.settings.risk, self.settings.execution
+        limits = Limits(
+            {k: parse_units(v, GROUP_DECIMALS, k) for k, v in risk.order_value_max.items()},
+            {k: parse_units(v, GROUP_DECIMALS, k) for k, v in risk.order_volume_max.items()},
+            risk.collar_bps,
+            risk.duplicate_window_s * 10**9,
+            parse_units(risk.gas_fee_cap_gwei, GWEI_DECIMALS, "gwei"),
+            risk.gas_limit_max,
+            orders_in_flight_max=risk.orders_in_flight_max,
+            live_armed=live and self.settings.armed,
+        )
+        tip = parse_units(execution.gas_tip_gwei, GWEI_DECIMALS, "gwei")
+        return Rules(limits, execution.slippage_bps, execution.deadline_s, tip)
+
+
+def load(path: Path) -> Loaded:
+    """Read and check a settings file. Raises ConfigError, one line, naming the key and the fix."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}; `isthmus init` writes one") from None
+    try:
+        data = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    settings = _checked(Settings, data, path.name)
+    venues = {}
+    for name, section in settings.venues.items():
+        if not name.isidentifier():
+            raise ConfigError(f"{path.name}: venues.{name}: a venue's name is letters, digits and _")
+        module = venue_module(str(section.get("kind", "")), f"{path.name}: venues.{name}")
+        venues[name] = _checked(module.Config, section, f"{path.name}: venues.{name}")
+    return Loaded(settings=settings, path=path.resolve(), digest=hashlib.sha256(raw).hexdigest(), venues=venues)
+
+
+def venue_kinds() -> list[str]:
+    """The adapters that exist: every module of `agent/venues` that can `connect`."""
+    names = [found.name for found in pkgutil.iter_modules(agent.venues.__path__)]
+    return sorted(n for n in names if hasattr(importlib.import_module(f"agent.venues.{n}"), "connect"))
+
+
+def venue_module(kind: str, where: str) -> Any:
+    """The adapter whose file has this name: there is no registry."""
+    kinds = venue_kinds()
+    if kind not in kinds:
+        raise ConfigError(f'{where}: kind = "{kind[:40]}" is not one of {", ".join(kinds)}')
+    return importlib.import_module(f"agent.venues.{kind}")
+
+
+def _checked(model: type[Model], data: dict[str, Any], where: str) -> Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(first["loc"][-1]), _keys(model), n=1)
+            hint = f"; did you mean {close[0]}?" if close else "; remove it"
+            raise ConfigError(f"{where}: unknown key {place}{hint}") from None
+        raise ConfigError(f"{where}: {place}: {first['msg']}") from None
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    found = list(model.model_fields)
+    for field in model.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += _keys(field.annotation)
+    return found
+
+
+def _number(text: str, decimals: int, what: str) -> None:
+    try:
+        parse_units(text, decimals, what)
+    except NumberError as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,1 @@
+"""The one writer: facts in, journal first, state from the journal alone, decisions out."""

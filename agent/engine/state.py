@@ -1,0 +1,260 @@
+"""Everything the agent knows about its own business, as a fold over the journal. The same records give the same state, bit for bit.
+
+Market data is not here (`agent/market`): it is not journaled, and no money depends on remembering it.
+"""
+
+import msgspec
+
+from agent.domain.amount import Amount, Asset, rescale_up, zero
+from agent.domain.events import (
+    BalanceAdopted,
+    EngineStarted,
+    GasPaid,
+    Halted,
+    IntentAccepted,
+    IntentCancelled,
+    IntentEnded,
+    OrderApproved,
+    OrderFilled,
+    OrderRefused,
+    OrderReported,
+    OrderSent,
+    Reconciled,
+    Record,
+    Routed,
+)
+from agent.domain.intent import Intent
+from agent.domain.order import ENDED, IN_DOUBT, SETTLED, Fill, Order, OrderRef, OrderState, follows
+from agent.domain.plan import ApproveToken, CancelOrder, PlaceOrder, SwapBatch
+from agent.domain.price import Price
+from agent.ledger.positions import Ledger
+from agent.ledger.posting import entry
+
+LIVE = "LIVE"
+
+
+class Parent(msgspec.Struct):
+    """A parent order as it stands."""
+
+    intent: Intent
+    arrival: Price
+    accepted_ns: int
+    filled: Amount  # of the base group
+    status: str = LIVE
+    reason: str = ""
+    cancelled: bool = False
+    slices: int = 0
+    slice_ns: int = 0
+    refusals: int = 0  # in a row
+    routes: list[Routed] = msgspec.field(default_factory=list)
+    orders: list[str] = msgspec.field(default_factory=list)
+    ended_ns: int = 0
+
+    @property
+    def is_live(self) -> bool:
+        return self.status == LIVE
+
+
+class State:
+    """Owned by the engine; changed by `apply` alone."""
+
+    def __init__(self) -> None:
+        self.parents: dict[str, Parent] = {}
+        self.orders: dict[str, Order] = {}
+        self.working: dict[str, Order] = {}  # those of them that are not settled
+        self.mined: dict[str, Order] = {}  # settled in a block that is not final yet
+        self.ledger = Ledger()
+        self.fills: set[str] = set()
+        self.gas_seen: set[str] = set()
+        self.adopted: set[tuple[str, str]] = set()
+        self.halted: dict[str, str] = {}
+        self.reconciled: Reconciled | None = None
+        self.seq = 0
+        self.now_ns = 0
+
+    def apply(self, record: Record) -> None:
+        """Fold one record in. Facts that change nothing (repeats, late news) are ignored here, not treated as errors."""
+        self.seq, self.now_ns = record.seq, record.at_ns
+        match record.event:
+            case OrderReported() as event:
+                self._report(event)
+            case OrderFilled() as event:
+                self._fill(event)
+            case GasPaid() as event:
+                self._gas(event)
+            case BalanceAdopted() as event:
+                self.adopted.add((event.account, event.venue))
+                self.ledger.post(entry(event))
+            case IntentAccepted(intent=intent, arrival=arrival):
+                self.parents[intent.intent_id] = Parent(intent, arrival, record.at_ns, zero(intent.quantity.asset))
+            case IntentCancelled(intent_id=intent_id):
+                self.parents[intent_id].cancelled = True
+            case IntentEnded() as event:
+                parent = self.parents[event.intent_id]
+                parent.status, parent.reason, parent.ended_ns = event.status, event.reason, record.at_ns
+            case Routed() as event:
+                parent = self.parents[event.intent_id]
+                parent.routes.append(event)
+                parent.slices, parent.slice_ns = parent.slices + 1, record.at_ns
+            case OrderApproved() as event:
+                self._approved(event)
+            case OrderRefused(plan=plan):
+                self.parents[plan.intent_id].refusals += 1
+            case OrderSent() as event:
+                order = self.orders[event.order_id]
+                order.sent_ns, order.tx_hash, order.raw = record.at_ns, event.tx_hash, event.raw
+                self._move(order, OrderState.SENT)
+            case EngineStarted():
+                self._restart()
+            case Reconciled() as event:
+                self.reconciled = event
+            case Halted() as event:
+                self.halted[event.scope] = event.reason
+            case _:
+                pass
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def is_news(self, event: object) -> bool:
+        """Whether a fact from outside changes anything; what does not is not journaled again."""
+        match event:
+            case OrderFilled(fill=fill):
+                return fill.key not in self.fills and fill.order_id in self.orders
+            case GasPaid(tx_hash=tx_hash, order_id=order_id):
+                return tx_hash not in self.gas_seen and order_id in self.orders
+            case OrderReported() as report:
+                order = self.orders.get(report.order_id)
+                return order is not None and (
+                    follows(order.state, report.state) or bool(report.venue_order_id and not order.venue_order_id)
+                )
+            case _:
+                pass
+        return True
+
+    def unsettled(self, intent_id: str) -> list[Order]:
+        """Children of a parent through which something may still leave the account."""
+        return [order for name in self.parents[intent_id].orders if not (order := self.orders[name]).is_settled]
+
+    def in_doubt(self) -> list[Order]:
+        return [order for order in self.working.values() if order.state in IN_DOUBT]
+
+    def promised(self, account: str, venue: str, asset: Asset) -> Amount:
+        """What unsettled orders may still take: the worse of both outcomes while one is in doubt."""
+        total = zero(asset)
+        for order in self.working.values():
+            plan = order.plan
+            if not isinstance(plan, PlaceOrder | SwapBatch):
+                continue
+            if plan.account == account and plan.venue == venue and plan.sell.asset == asset:
+                taken = sum(fill.paid.units for fill in order.fills)
+                total = total + Amount(max(plan.sell.units - taken, 0), asset)
+        return total
+
+    def free(self, account: str, venue: str, asset: Asset) -> Amount:
+        return self.ledger.balance(account, venue, asset) - self.promised(account, venue, asset)
+
+    def remaining(self, parent: Parent) -> Amount:
+        """Of the parent, in its group: neither filled nor promised to a child that may still trade."""
+        left = parent.intent.quantity - parent.filled
+        for order in self.unsettled(parent.intent.intent_id):
+            left = left - _base_open(order, parent.intent)
+        return left
+
+    def nonce_after(self, venue: str) -> int:
+        """One above the highest nonce that any transaction of this venue's wallet was sent with; 0 if none."""
+        gone = (OrderState.REJECTED, OrderState.CANCELLED)  # certainly never accepted: the nonce is free again
+        mine = (o for o in self.orders.values() if o.plan.venue == venue and o.sent_ns and o.state not in gone)
+        used = (o.nonce for o in mine if o.nonce is not None)
+        return max(used, default=-1) + 1
+
+    def held_nonces(self, venue: str) -> set[int]:
+        """Nonces that are reserved for transactions not sent yet."""
+        return {
+            o.nonce
+            for o in self.working.values()
+            if o.plan.venue == venue and o.nonce is not None and o.state is OrderState.APPROVED
+        }
+
+    # -- folding -----------------------------------------------------------------------------------------------------
+
+    def _approved(self, event: OrderApproved) -> None:
+        plan = event.approved.plan
+        order = Order(plan, OrderState.APPROVED, self.now_ns, event.approved.nonce)
+        self.orders[plan.order_id] = self.working[plan.order_id] = order
+        parent = self.parents.get(plan.intent_id)
+        if parent is not None:
+            parent.orders.append(plan.order_id)
+            parent.refusals = 0
+
+    def _report(self, event: OrderReported) -> None:
+        order = self.orders.get(event.order_id)
+        if order is None:
+            return
+        order.venue_order_id = order.venue_order_id or event.venue_order_id
+        if follows(order.state, event.state):
+            order.reason, order.block = event.reason or order.reason, event.block or order.block
+            self._move(order, event.state)
+
+    def _move(self, order: Order, state: OrderState) -> None:
+        order.state = state
+        self.mined.pop(order.order_id, None)
+        if state is OrderState.MINED:
+            self.mined[order.order_id] = order
+        if state in SETTLED:
+            self.working.pop(order.order_id, None)
+            order.ended_ns = order.ended_ns or self.now_ns
+        else:
+            self.working[order.order_id] = order
+
+    def _fill(self, event: OrderFilled) -> None:
+        fill = event.fill
+        order = self.orders.get(fill.order_id)
+        if order is None or fill.key in self.fills:
+            return
+        self.fills.add(fill.key)
+        order.fills.append(fill)
+        self.ledger.post(entry(event, order.plan))
+        parent = self.parents.get(order.plan.intent_id)
+        if parent is not None:
+            parent.filled = parent.filled + rescale_up(_base_of(fill, parent.intent), parent.filled.asset)
+
+    def _gas(self, event: GasPaid) -> None:
+        order = self.orders.get(event.order_id)
+        if order is None or event.tx_hash in self.gas_seen:
+            return
+        self.gas_seen.add(event.tx_hash)
+        order.gas = event.amount if order.gas is None else order.gas + event.amount
+        self.ledger.post(entry(event, order.plan))
+
+    def _restart(self) -> None:
+        """After a crash nobody knows whether a SENT order left; an order that was only APPROVED never did."""
+        for order in list(self.working.values()):
+            if order.state is OrderState.SENT:
+                order.reason = "the agent restarted before an answer came"
+                self._move(order, OrderState.UNKNOWN)
+            elif order.state is OrderState.APPROVED:
+                order.reason = "never sent: the agent stopped first"
+                self._move(order, OrderState.CANCELLED)
+
+
+def reference_of(order: Order) -> OrderRef:
+    """What to ask the venue about this order."""
+    plan = order.plan
+    instrument = plan.instrument if isinstance(plan, PlaceOrder | CancelOrder) else ""
+    return OrderRef(order.order_id, plan.venue, instrument, order.venue_order_id, order.tx_hash, order.nonce, order.sent_ns)
+
+
+def _base_of(fill: Fill, intent: Intent) -> Amount:
+    return fill.paid if intent.side == "sell" else fill.received
+
+
+def _base_open(order: Order, intent: Intent) -> Amount:
+    """What an unsettled child may still trade of its parent's base, in the parent's asset, rounded up."""
+    asset = intent.quantity.asset
+    plan = order.plan
+    if isinstance(plan, ApproveToken | CancelOrder) or order.state in ENDED:
+        return zero(asset)
+    whole = rescale_up(plan.sell if intent.side == "sell" else plan.buy, asset)
+    for fill in order.fills:
+        whole = whole - rescale_up(_base_of(fill, intent), asset)
+    return whole if whole.units > 0 else zero(asset)

@@ -1,0 +1,1 @@
+"""Ways in for people and programs. They see the `Desk` port alone."""

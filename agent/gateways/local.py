@@ -1,0 +1,110 @@
+"""The desk on a Unix socket: how the command line talks to an agent that is already running on this machine.
+
+One JSON object a line, one answer a line. The socket lies in the agent's home folder and only its owner may open it.
+"""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.domain.amount import decode_hook, encode_hook
+from agent.domain.errors import IsthmusError, UsageError, VenueError
+from agent.domain.events import Break
+from agent.domain.intent import Intent
+from agent.ports import Desk
+
+LINE_MAX = 64 * 1024
+TIMEOUT_S = 60.0
+SOCKET = "desk.sock"
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    intent: Intent
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    intent_id: str
+
+
+class Reconcile(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+class Status(msgspec.Struct, frozen=True, tag=True):
+    pass
+
+
+Request = Submit | Cancel | Reconcile | Status
+
+_read_request = msgspec.json.Decoder(Request, dec_hook=decode_hook)
+_write = msgspec.json.Encoder(enc_hook=encode_hook)
+
+
+@contextlib.asynccontextmanager
+async def serve(desk: Desk, home: Path) -> Any:
+    """Answer requests while the context is open."""
+    path = home / SOCKET
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(lambda r, w: _talk(desk, r, w), path, limit=LINE_MAX)
+    path.chmod(0o600)
+    try:
+        yield
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+async def ask(home: Path, request: Request) -> Any:
+    """One request to a running agent. Raises VenueError when none is running, UsageError with the agent's own words when it refuses."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(home / SOCKET, limit=LINE_MAX * 16)
+    except OSError:
+        raise VenueError("no agent is running here; `isthmus run` starts one") from None
+    try:
+        writer.write(_write.encode(request) + b"\n")
+        async with asyncio.timeout(TIMEOUT_S):
+            answer = msgspec.json.decode(await reader.readline() or b"{}")
+    finally:
+        writer.close()
+    if "error" in answer:
+        raise UsageError(str(answer["error"]))
+    return answer.get("result")
+
+
+def read_break(answer: Any) -> Break:
+    """A break as the socket carried it."""
+    return msgspec.convert(answer, Break, dec_hook=decode_hook)
+
+
+def is_running(home: Path) -> bool:
+    return (home / SOCKET).exists()
+
+
+async def _talk(desk: Desk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while line := await reader.readline():
+            try:
+                answer: dict[str, Any] = {"result": await _answer(desk, _read_request.decode(line))}
+            except (IsthmusError, msgspec.MsgspecError, TimeoutError) as error:
+                answer = {"error": str(error) or "timed out"}
+            writer.write(_write.encode(answer) + b"\n")
+            await writer.drain()
+    except (ValueError, ConnectionError):  # a line too long, or the other side left
+        pass
+    finally:
+        writer.close()
+
+
+async def _answer(desk: Desk, request: Request) -> Any:
+    match request:
+        case Submit(intent=intent):
+            return await desk.submit(intent)
+        case Cancel(intent_id=intent_id):
+            return await desk.cancel(intent_id)
+        case Reconcile():
+            return await desk.reconcile()
+        case Status():
+            return desk.intents()

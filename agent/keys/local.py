@@ -1,0 +1,192 @@
+"""Your own key on this machine: signs swaps, approvals and permits of one on-chain account, within its policies.
+
+A fresh signer signs nothing. `allow` gives it one policy for each chain; from then on it decodes the raw bytes of every request,
+refuses what it does not understand, and checks each signature by recovering its own public key before it is handed out.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import coincurve
+import sha3
+from coincurve._libsecp256k1 import ffi, lib
+from coincurve.context import GLOBAL_CONTEXT
+from eth_keys.backends import get_backend_class
+
+from agent.domain.errors import SignerError
+from agent.domain.plan import Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
+from agent.keys.digest import (
+    Transaction,
+    address_bytes,
+    checksum,
+    keccak,
+    transaction_digest,
+    transaction_fields,
+    transaction_raw,
+    typed_digest,
+)
+from agent.keys.memory import KeyPage
+from agent.keys.policy import KeyPolicy, PermitCall, check_calls, check_typed
+from agent.ports import Clock
+
+DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
+SIGNATURE_BYTES = 65
+
+_UNCOMPRESSED = 2  # SECP256K1_EC_UNCOMPRESSED, secp256k1.h
+_POINT_BYTES = 65
+_EMPTY_KECCAK = "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
+
+
+class LocalSigner:
+    """An EOA's key in a locked page. Satisfies the ports Signer and Account. Safe to use from several threads."""
+
+    __slots__ = ("_ahead_s", "_clock", "_key", "_key_id", "_point", "_policies", "address")
+
+    def __init__(
+        self, key: bytearray, key_id: str = "", clock: Clock | None = None, deadline_ahead_s: int = DEADLINE_AHEAD_S
+    ) -> None:
+        """Takes `key` (32 bytes, big endian) over and zeroes it. Raises SignerError for a number that is no key.
+
+        `clock` must be the chain's; without one, deadlines are only checked to be finite.
+        """
+        self._key = KeyPage(key)
+        self._policies: dict[int, KeyPolicy] = {}
+        self._clock, self._ahead_s = clock, deadline_ahead_s
+        try:
+            self._point = _public_point(self._key)
+        except SignerError:
+            self._key.close()
+            raise
+        self.address = checksum(keccak(self._point[1:])[12:])
+        self._key_id = key_id or f"eoa:{self.address}"
+
+    @property
+    def key_id(self) -> str:
+        return self._key_id
+
+    def allow(self, policy: KeyPolicy) -> None:
+        """Let the key sign on one chain. Once per chain: a running signer's policy cannot be widened (SignerError)."""
+        if address_bytes(policy.owner) != address_bytes(self.address):
+            raise SignerError(f"the policy is for {policy.owner}, this key is {self.address}")
+        if policy.chain_id in self._policies:
+            raise SignerError(f"key {self._key_id} has a policy for chain {policy.chain_id} already; restart to change it")
+        self._policies[policy.chain_id] = policy
+
+    async def sign(self, unsigned: Unsigned) -> Signed:
+        """Sign calls or typed data within the policy. Raises SignerError, and then nothing was signed."""
+        match unsigned:
+            case Calls():
+                return self._sign_calls(unsigned)
+            case TypedData():
+                self._check_typed(unsigned)
+                return SignedTyped(unsigned.order_id, self._sign_digest(typed_digest(unsigned)), self.address)
+            case VenueRequest():
+                raise SignerError(f"key {self._key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
+
+    def close(self) -> None:
+        """Wipe the key. Every later request is refused."""
+        self._key.close()
+
+    def __repr__(self) -> str:
+        return f"LocalSigner({self.address}, key=****)"
+
+    def __reduce__(self) -> str:
+        raise SignerError("a signer cannot be pickled or copied")
+
+    def _deadline_s_max(self) -> int | None:
+        return None if self._clock is None else self._clock.now_ns() // 1_000_000_000 + self._ahead_s
+
+    def _policy(self, chain_id: object) -> KeyPolicy:
+        policy = self._policies.get(chain_id) if isinstance(chain_id, int) else None
+        if policy is None:
+            raise SignerError(f"key {self._key_id} has no policy for chain {str(chain_id)[:24]}; it signs nothing there")
+        return policy
+
+    def _check_typed(self, typed: TypedData) -> object:
+        return check_typed(self._policy(typed.domain.get("chainId")), typed, self._deadline_s_max())
+
+    def _sign_calls(self, unsigned: Calls) -> SignedTransaction:
+        permits = check_calls(self._policy(unsigned.chain_id), unsigned, self._deadline_s_max())
+        self._check_slots(unsigned, permits)
+        call = unsigned.calls[0]
+        data = bytearray(call.data)
+        for slot in unsigned.slots:
+            data[slot.offset : slot.offset + SIGNATURE_BYTES] = self._sign_digest(typed_digest(slot.typed))
+        fields = transaction_fields(
+            Transaction(
+                chain_id=unsigned.chain_id,
+                nonce=unsigned.nonce,
+                gas_tip=unsigned.gas_tip,
+                gas_fee_max=unsigned.gas_fee_max,
+                gas_limit=unsigned.gas_limit,
+                to=address_bytes(call.to),
+                value=call.value,
+                data=bytes(data),
+            )
+        )
+        raw = transaction_raw(fields, self._sign_digest(transaction_digest(fields)))
+        tx_hash = "0x" + keccak(raw).hex()
+        return SignedTransaction(unsigned.order_id, unsigned.chain_id, self.address, unsigned.nonce, tx_hash, raw)
+
+    def _check_slots(self, unsigned: Calls, permits: Sequence[PermitCall]) -> None:
+        """Every slot is the empty signature of a permit in the call, and is for exactly that permit. Before anything is signed."""
+        places = {found.signature_at: found.permit for found in permits}
+        data = unsigned.calls[0].data
+        if len({slot.offset for slot in unsigned.slots}) != len(unsigned.slots):
+            raise SignerError("two signatures for the same place in a call")
+        for slot in unsigned.slots:
+            if slot.call != 0 or slot.offset not in places:
+                raise SignerError(f"byte {slot.offset} of call {slot.call} is not the signature of a permit")
+            if any(data[slot.offset : slot.offset + SIGNATURE_BYTES]):
+                raise SignerError(f"the place for a signature at byte {slot.offset} is not empty")
+            if slot.typed.domain.get("chainId") != unsigned.chain_id or self._check_typed(slot.typed) != places[slot.offset]:
+                raise SignerError("the typed data to sign is not the permit in the call")
+
+    def _sign_digest(self, digest: bytes) -> bytes:
+        """r, s, v (27 or 28): 65 bytes, s low, deterministic nonce (RFC 6979)."""
+        context, signature = GLOBAL_CONTEXT.ctx, ffi.new("secp256k1_ecdsa_recoverable_signature *")
+        if not lib.secp256k1_ecdsa_sign_recoverable(context, signature, digest, self._key.pointer, ffi.NULL, ffi.NULL):
+            raise SignerError(f"key {self._key_id} cannot sign (a forked process has no key); unlock it again")
+        point = ffi.new("secp256k1_pubkey *")
+        if not lib.secp256k1_ecdsa_recover(context, point, signature, digest) or _serialized(point) != self._point:
+            raise SignerError(f"key {self._key_id} made a signature that is not its own; stop and check this machine")
+        compact, parity = ffi.new("unsigned char[64]"), ffi.new("int *")
+        lib.secp256k1_ecdsa_recoverable_signature_serialize_compact(context, compact, parity, signature)
+        return bytes(ffi.buffer(compact, 64)) + bytes((27 + parity[0],))
+
+
+def assert_fast_backend() -> None:
+    """Start-up check that signing and hashing run in native code, and give the known answers. Raises SignerError otherwise.
+
+    Both have slow or absent stand-ins that nobody notices: a signature would take two milliseconds instead of fifty microseconds.
+    """
+    if not _is_native(sys.modules.get(sha3.keccak_256.__module__)):
+        raise SignerError("the native keccak is missing: install safe-pysha3 from a wheel, and nothing else that is called sha3")
+    if keccak(b"").hex() != _EMPTY_KECCAK:
+        raise SignerError("keccak gives a wrong answer: reinstall safe-pysha3")
+    if not _is_native(coincurve._libsecp256k1):
+        raise SignerError("the native secp256k1 is missing: install coincurve from a wheel")
+    if get_backend_class().__name__ != "CoinCurveECCBackend":
+        raise SignerError("eth-keys does not use coincurve: unset ECC_BACKEND_CLASS")
+    probe = LocalSigner(bytearray(bytes(31) + b"\x01"))
+    probe.close()
+    if probe.address != "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf":  # the address of key 1, known everywhere
+        raise SignerError("secp256k1 gives a wrong answer: reinstall coincurve")
+
+
+def _is_native(module: object) -> bool:
+    return Path(getattr(module, "__file__", None) or "x.py").suffix in (".so", ".pyd", ".dylib")
+
+
+def _public_point(key: KeyPage) -> bytes:
+    point = ffi.new("secp256k1_pubkey *")
+    if not lib.secp256k1_ec_pubkey_create(GLOBAL_CONTEXT.ctx, point, key.pointer):
+        raise SignerError("this number is not a secp256k1 key")
+    return _serialized(point)
+
+
+def _serialized(point: object) -> bytes:
+    out, size = ffi.new(f"unsigned char[{_POINT_BYTES}]"), ffi.new("size_t *", _POINT_BYTES)
+    lib.secp256k1_ec_pubkey_serialize(GLOBAL_CONTEXT.ctx, out, size, point, _UNCOMPRESSED)
+    return bytes(ffi.buffer(out, _POINT_BYTES))

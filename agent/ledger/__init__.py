@@ -1,0 +1,1 @@
+"""What is owned and where: double entry, so that nothing appears or disappears without a counter-entry."""

@@ -1,0 +1,233 @@
+"""The trusted picture of a market: which sources can be traded now, what each holds, and the middle price that they agree on.
+
+`Market` owns the latest facts of every venue and chain. `View` is a frozen picture of one market at one time; everything downstream
+(routing, execution, risk) decides from views alone.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from agent.domain.errors import LiquidityError
+from agent.domain.instrument import Instrument
+from agent.domain.market import BookDiff, BookSnapshot, ChainHead, Listed, MarketFact, PoolRanges, PoolReserves, TradePrint
+from agent.domain.plan import Reason
+from agent.domain.price import Price, ticks_price
+from agent.liquidity.concentrated import Concentrated, checked
+from agent.liquidity.constant_product import ConstantProduct
+from agent.liquidity.depth import Depth
+from agent.market.book import Book
+from agent.market.quality import BAD_POOL, NO_POOL, QualityLimits, book_trouble, outlier_trouble, pool_trouble
+
+DEPTH = 50  # levels a side that a view shows
+NO_SIDE = "NO_SIDE"
+
+_Q192 = 1 << 192
+_CHAIN = "eip155:"
+
+Liquidity = Depth | ConstantProduct | Concentrated
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One instrument that can be trusted now. `block` is 0 off chain."""
+
+    instrument: Instrument
+    state: Liquidity
+    mid: Price
+    at_ns: int
+    block: int = 0
+
+
+class View(msgspec.Struct, frozen=True):
+    """One market at one time. `mid`: the median of the trusted middles (of books alone, where there are any), exact."""
+
+    market: str
+    at_ns: int
+    mid: Price | None
+    sources: tuple[Source, ...]
+    untrusted: tuple[Reason, ...]
+    heads: Mapping[int, ChainHead]
+
+
+class _PoolFact(msgspec.Struct, frozen=True):
+    """What a pool looked like at `block`; `state` None: its numbers contradicted each other, for the reason in `trouble`."""
+
+    state: ConstantProduct | Concentrated | None
+    at_ns: int
+    block: int
+    trouble: str = ""
+
+
+class Market:
+    """Owns the latest facts. Facts about instruments that no venue has listed are ignored."""
+
+    def __init__(self, limits: QualityLimits | None = None, depth: int = DEPTH) -> None:
+        self._limits = limits or QualityLimits()
+        self._depth = depth
+        self._instruments: dict[str, Instrument] = {}
+        self._books: dict[str, Book] = {}
+        self._pools: dict[str, _PoolFact] = {}
+        self._heads: dict[int, ChainHead] = {}
+        self._trades: dict[str, TradePrint] = {}
+
+    def apply(self, fact: MarketFact) -> None:
+        """Take a fact in the order received. Never raises: a fact that makes no sense makes its source untrusted."""
+        match fact:
+            case BookDiff() | BookSnapshot():
+                book = self._books.get(fact.instrument)
+                if book:
+                    book.apply(fact)
+            case TradePrint():
+                if fact.instrument in self._instruments:
+                    self._trades[fact.instrument] = fact
+            case PoolReserves() | PoolRanges():
+                found = self._instruments.get(fact.instrument)
+                if found and found.pool:
+                    self._pools[fact.instrument] = _pool_fact(found, fact)
+            case ChainHead():
+                self._heads[fact.chain_id] = fact
+            case Listed():
+                self._list(fact)
+
+    def instrument(self, name: str) -> Instrument | None:
+        return self._instruments.get(name)
+
+    def instruments(self) -> Sequence[Instrument]:
+        """Everything that is listed now, in the order of its venue's listing."""
+        return tuple(self._instruments.values())
+
+    def heads(self) -> Mapping[int, ChainHead]:
+        """The newest head of each chain, by chain id."""
+        return dict(self._heads)
+
+    def book(self, name: str) -> Book | None:
+        return self._books.get(name)
+
+    def last_trade(self, name: str) -> TradePrint | None:
+        return self._trades.get(name)
+
+    def view(self, market: str, now_ns: int) -> View:
+        """The picture of `market` (`ETH/USDT`) at `now_ns`."""
+        found: list[Source] = []
+        untrusted: list[Reason] = []
+        for instrument in self._instruments.values():
+            if instrument.market == market:
+                answer = self._source(instrument, now_ns)
+                if isinstance(answer, Source):
+                    found.append(answer)
+                else:
+                    untrusted.append(answer)
+        trusted: list[Source] = []
+        for source, reason in zip(found, _outliers(found, self._limits), strict=True):
+            if reason:
+                untrusted.append(reason)
+            else:
+                trusted.append(source)
+        books = [source.mid for source in trusted if source.instrument.is_book]
+        mids = books or [source.mid for source in trusted]
+        return View(market, now_ns, _median(sorted(mids)) if mids else None, tuple(trusted), tuple(untrusted), self.heads())
+
+    def _list(self, fact: Listed) -> None:
+        """A venue's list replaces what it listed before; books and pools of what stays unchanged are kept."""
+        keep = {instrument.id for instrument in fact.instruments}
+        for name in [name for name, old in self._instruments.items() if old.venue == fact.venue and name not in keep]:
+            self._forget(name)
+        for instrument in fact.instruments:
+            if self._instruments.get(instrument.id, instrument) != instrument:
+                self._forget(instrument.id)  # new ticks, lots or fee: what is known was counted by the old rules
+            self._instruments[instrument.id] = instrument
+            if instrument.is_book:
+                self._books.setdefault(instrument.id, Book())
+
+    def _forget(self, name: str) -> None:
+        del self._instruments[name]
+        self._books.pop(name, None)
+        self._pools.pop(name, None)
+        self._trades.pop(name, None)
+
+    def _source(self, instrument: Instrument, now_ns: int) -> Source | Reason:
+        return self._book_source(instrument, now_ns) if instrument.is_book else self._pool_source(instrument, now_ns)
+
+    def _book_source(self, instrument: Instrument, now_ns: int) -> Source | Reason:
+        book = self._books[instrument.id]
+        trouble = book_trouble(instrument.id, book, now_ns, self._limits)
+        if trouble:
+            return trouble
+        bids, asks = book.levels(self._depth)
+        if not bids or not asks:
+            return Reason(NO_SIDE, f"{instrument.id}: nobody {'offers' if bids else 'bids'} there")
+        tick, lot, decimals = instrument.tick_units, instrument.lot_units, instrument.base.decimals
+        middle = ticks_price(bids[0][0] + asks[0][0], tick, instrument.quote.decimals)
+        return Source(
+            instrument, Depth(bids, asks, tick, lot, decimals, instrument.fee_pips), Price(middle.num, 2 * middle.den), book.at_ns
+        )
+
+    def _pool_source(self, instrument: Instrument, now_ns: int) -> Source | Reason:
+        known = self._pools.get(instrument.id)
+        if known is None:
+            return Reason(NO_POOL, f"{instrument.id}: its pool has not been read yet")
+        if known.state is None:
+            return Reason(BAD_POOL, f"{instrument.id}: {known.trouble}")
+        chain_id = chain_of(instrument)
+        head = self._heads.get(chain_id) if chain_id is not None else None
+        trouble = pool_trouble(instrument.id, known.block, head, now_ns, self._limits)
+        if trouble:
+            return trouble
+        return Source(instrument, known.state, pool_mid(instrument, known.state), known.at_ns, known.block)
+
+
+def chain_of(instrument: Instrument) -> int | None:
+    """The chain id of a pool, from where its base lives; None off chain."""
+    home = instrument.base.home
+    number = home.removeprefix(_CHAIN)
+    return int(number) if home.startswith(_CHAIN) and number.isdigit() else None
+
+
+def pool_mid(instrument: Instrument, state: ConstantProduct | Concentrated) -> Price:
+    """The price at which a pool would trade nothing, before its fee: whole quote coins per whole base coin, exact."""
+    if isinstance(state, ConstantProduct):
+        paid_1, paid_0 = state.reserve_1, state.reserve_0
+    else:
+        paid_1, paid_0 = state.sqrt_price_x96**2, _Q192
+    quote, base = (paid_1, paid_0) if instrument.base_is_token0 else (paid_0, paid_1)
+    return Price(quote * 10**instrument.base.decimals, base * 10**instrument.quote.decimals)
+
+
+def _pool_fact(found: Instrument, fact: PoolReserves | PoolRanges) -> _PoolFact:
+    assert found.pool is not None, "only pools have pool facts"
+    if isinstance(fact, PoolReserves):
+        empty = min(fact.reserve0, fact.reserve1) <= 0
+        pair = None if empty else ConstantProduct(fact.reserve0, fact.reserve1, found.fee_pips)
+        return _PoolFact(pair, fact.at_ns, fact.block, "the pool is empty" if empty else "")
+    pool = Concentrated(
+        fact.sqrt_price_x96,
+        fact.tick,
+        fact.liquidity,
+        found.fee_pips,
+        found.pool.tick_spacing,
+        fact.ticks,
+        fact.known_lower,
+        fact.known_upper,
+    )
+    if not pool.liquidity and not pool.ticks:
+        return _PoolFact(None, fact.at_ns, fact.block, "the pool is empty")
+    try:
+        return _PoolFact(checked(pool), fact.at_ns, fact.block)
+    except LiquidityError as error:
+        return _PoolFact(None, fact.at_ns, fact.block, str(error))
+
+
+def _outliers(found: Sequence[Source], limits: QualityLimits) -> Iterator[Reason | None]:
+    """For each source why it lies off the median of all *other* sources, or None. A single source has nobody to disagree with."""
+    order = sorted(source.mid for source in found)
+    for source in found:
+        others = list(order)
+        del others[bisect_left(others, source.mid)]
+        yield outlier_trouble(source.instrument.id, source.mid, _median(others), limits) if others else None
+
+
+def _median(rising: Sequence[Price]) -> Price:
+    """The middle one, or exactly halfway between the middle two."""
+    low, high = rising[(len(rising) - 1) // 2], rising[len(rising) // 2]
+    return low if low == high else Price(low.num * high.den + high.num * low.den, 2 * low.den * high.den)

@@ -1,0 +1,397 @@
+"""What the agent tells its operator: one function for each thing that can happen, which logs it and counts it.
+
+Logs are JSON, one line each, on stderr or in a file. Metrics are counters in `registry`, for Prometheus. Neither ever holds a
+secret: only plain values are printed at all, and text that looks like a key, a signature, a token or a path in a URL is cut out.
+Telling must not disturb trading: a line that cannot be written is counted (`isthmus_log_lines_lost`) and forgotten.
+"""
+
+import contextlib
+import enum
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+from agent.domain.amount import Amount
+from agent.domain.errors import ConfigError
+from agent.domain.events import (
+    BalanceAdopted,
+    Break,
+    EngineStarted,
+    EngineStopped,
+    GasPaid,
+    Halted,
+    IntentAccepted,
+    IntentCancelled,
+    IntentEnded,
+    IntentRefused,
+    OrderApproved,
+    OrderFilled,
+    OrderRefused,
+    OrderReported,
+    OrderSent,
+    Reconciled,
+    Record,
+    Routed,
+    VenueConnected,
+    VenueDisconnected,
+)
+from agent.domain.intent import Intent
+from agent.domain.order import Fill, OrderState
+from agent.domain.plan import Plan, Reason
+from agent.domain.price import Price
+
+REDACTED = "<redacted>"
+TEXT_MAX = 500  # characters of one value
+HASH_FIELDS = frozenset({"tx_hash", "block_hash", "config_hash", "record_hash", "pool_id", "trade_id", "instrument", "asset"})
+SECRET_FIELDS = frozenset(
+    {"secret", "password", "passphrase", "private_key", "api_key", "api_secret", "mnemonic", "signature", "raw", "authorization"}
+)
+
+registry = CollectorRegistry()
+
+
+def open_log(path: Path | None = None, level: str = "info") -> None:
+    """Where lines go from now on: a file (0600, appended to) or stderr. `level`: debug, info, warning or error."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ConfigError(f"log level {level!r} is unknown; use debug, info, warning or error")
+    stream = None
+    if path is not None:
+        try:
+            stream = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8")
+        except OSError as e:
+            raise ConfigError(f"the log {path} cannot be opened ({e.strerror}); choose another file") from e
+    _lines.turn_to(stream, number)
+
+
+def metrics_text() -> bytes:
+    """Every counter in Prometheus' text format."""
+    return generate_latest(registry)
+
+
+def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as they may be printed. Values of types that are not plain are replaced by their type's name."""
+    return {name: REDACTED if name.lower() in SECRET_FIELDS else _printable(name, value) for name, value in fields.items()}
+
+
+# -- the run -----------------------------------------------------------------------------------------------------------
+
+
+def engine_started(run_id: str, version: str, config_hash: str) -> None:
+    _tell("engine_started", run_id=run_id, version=version, config_hash=config_hash)
+
+
+def engine_stopping(reason: str) -> None:
+    _tell("engine_stopping", reason=reason)
+
+
+def engine_stopped(reason: str) -> None:
+    _tell("engine_stopped", reason=reason)
+
+
+def engine_failed(reason: str) -> None:
+    """Something broke that should not: the engine stops."""
+    _warn("engine_failed", reason=reason)
+
+
+def journal_stopped(reason: str) -> None:
+    """Nothing can be recorded, so nothing is sent any more."""
+    _warn("journal_stopped", reason=reason)
+
+
+def halted(scope: str, reason: str) -> None:
+    _warn("halted", {"scope": scope}, reason=reason)
+
+
+def client_cut_off(client: str, reason: str) -> None:
+    """A client read too slowly, or sent what is not allowed."""
+    _warn("client_cut_off", client=client, reason=reason)
+
+
+# -- venues ------------------------------------------------------------------------------------------------------------
+
+
+def venue_connected(venue: str) -> None:
+    _tell("venue_connected", {"venue": venue})
+
+
+def venue_disconnected(venue: str, reason: str) -> None:
+    _warn("venue_disconnected", {"venue": venue}, reason=reason)
+
+
+def frame_refused(venue: str, reason: str) -> None:
+    """A message from a venue that this program does not understand."""
+    _warn("frame_refused", {"venue": venue}, reason=reason)
+
+
+def query_failed(venue: str, reason: str) -> None:
+    """A venue was asked about our orders and did not answer. It is asked again."""
+    _warn("query_failed", {"venue": venue}, reason=reason)
+
+
+# -- intents -----------------------------------------------------------------------------------------------------------
+
+
+def intent_accepted(intent: Intent, arrival: Price) -> None:
+    _tell("intent_accepted", {"market": intent.market}, **_of(intent), arrival=arrival)
+
+
+def intent_refused(intent: Intent, reasons: Sequence[Reason]) -> None:
+    for reason in reasons:
+        _warn("intent_refused", {"code": reason.code}, **_of(intent), market=intent.market, reason=reason.text)
+
+
+def intent_cancelled(intent_id: str) -> None:
+    _tell("intent_cancelled", intent_id=intent_id)
+
+
+def intent_ended(intent_id: str, status: str, reason: str) -> None:
+    _tell("intent_ended", {"status": status}, intent_id=intent_id, reason=reason)
+
+
+def routed(route: Routed) -> None:
+    split = [f"{piece.instrument} {piece.base}" for piece in route.pieces]
+    _tell(
+        "routed", intent_id=route.intent_id, slice_index=route.slice_index, quantity=route.quantity, split=split, quote=route.quote
+    )
+
+
+# -- orders ------------------------------------------------------------------------------------------------------------
+
+
+def risk_refused(plan: Plan, reasons: Sequence[Reason]) -> None:
+    for reason in reasons:
+        _warn("risk_refused", {"venue": plan.venue, "code": reason.code}, order_id=plan.order_id, reason=reason.text)
+
+
+def order_approved(plan: Plan, nonce: int | None) -> None:
+    _tell("order_approved", {"venue": plan.venue, "kind": type(plan).__name__}, order_id=plan.order_id, nonce=nonce)
+
+
+def order_sent(order_id: str, tx_hash: str = "") -> None:
+    _tell("order_sent", order_id=order_id, tx_hash=tx_hash)
+
+
+def order_reported(order_id: str, state: OrderState, reason: str = "") -> None:
+    _tell("order_reported", {"state": state.value}, order_id=order_id, reason=reason)
+
+
+def order_unknown(order_id: str, reason: str) -> None:
+    """Sent, and nobody knows what became of it: it is asked for until somebody does."""
+    _warn("order_unknown", order_id=order_id, reason=reason)
+
+
+def order_filled(fill: Fill) -> None:
+    text = {"order_id": fill.order_id, "instrument": fill.instrument, "trade_id": fill.trade_id}
+    _tell("order_filled", {"venue": fill.venue}, **text, paid=fill.paid, received=fill.received, fee=fill.fee)
+
+
+def gas_paid(order_id: str, amount: Amount, gas_used: int, tx_hash: str) -> None:
+    _tell("gas_paid", order_id=order_id, amount=amount, gas_used=gas_used, tx_hash=tx_hash)
+
+
+# -- the books ---------------------------------------------------------------------------------------------------------
+
+
+def balance_adopted(account: str, venue: str, amount: Amount, cause: str) -> None:
+    _tell("balance_adopted", {"venue": venue}, account=account, amount=amount, cause=cause)
+
+
+def reconciled(checked: int, breaks: int) -> None:
+    _tell("reconciled", checked=checked, breaks=breaks)
+
+
+def break_found(one: Break) -> None:
+    text = {"account": one.account, "asset": one.asset, "journal": one.journal, "outside": one.outside}
+    _warn("break_found", {"venue": one.venue}, **text, cause=one.cause)
+
+
+def recorded(record: Record) -> None:
+    """Tells whatever was just journaled, by its kind. Breaks are told by `break_found`."""
+    match record.event:
+        case EngineStarted(run_id=run_id, version=version, config_hash=config_hash):
+            engine_started(run_id, version, config_hash)
+        case EngineStopped(reason=reason):
+            engine_stopped(reason)
+        case Halted(scope=scope, reason=reason):
+            halted(scope, reason)
+        case VenueConnected(venue=venue):
+            venue_connected(venue)
+        case VenueDisconnected(venue=venue, reason=reason):
+            venue_disconnected(venue, reason)
+        case BalanceAdopted(account=account, venue=venue, amount=amount, cause=cause):
+            balance_adopted(account, venue, amount, cause)
+        case Reconciled(checked=checked, breaks=breaks):
+            reconciled(checked, len(breaks))
+        case IntentAccepted() | IntentRefused() | IntentCancelled() | IntentEnded() | Routed() as event:
+            _recorded_intent(event)
+        case OrderApproved() | OrderRefused() | OrderSent() | OrderReported() | OrderFilled() | GasPaid() as event:
+            _recorded_order(event)
+
+
+def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | IntentEnded | Routed) -> None:
+    match event:
+        case IntentAccepted(intent=intent, arrival=arrival):
+            intent_accepted(intent, arrival)
+        case IntentRefused(intent=intent, reasons=reasons):
+            intent_refused(intent, reasons)
+        case IntentCancelled(intent_id=intent_id):
+            intent_cancelled(intent_id)
+        case IntentEnded(intent_id=intent_id, status=status, reason=reason):
+            intent_ended(intent_id, status, reason)
+        case Routed():
+            routed(event)
+
+
+def _recorded_order(event: OrderApproved | OrderRefused | OrderSent | OrderReported | OrderFilled | GasPaid) -> None:
+    match event:
+        case OrderApproved(approved=approved):
+            order_approved(approved.plan, approved.nonce)
+        case OrderRefused(plan=plan, reasons=reasons):
+            risk_refused(plan, reasons)
+        case OrderSent(order_id=order_id, tx_hash=tx_hash):
+            order_sent(order_id, tx_hash)
+        case OrderReported(order_id=order_id, state=state, reason=reason):
+            if state is OrderState.UNKNOWN:
+                order_unknown(order_id, reason)
+            else:
+                order_reported(order_id, state, reason)
+        case OrderFilled(fill=fill):
+            order_filled(fill)
+        case GasPaid(order_id=order_id, amount=amount, gas_used=gas_used, tx_hash=tx_hash):
+            gas_paid(order_id, amount, gas_used, tx_hash)
+
+
+# -- how it is told ----------------------------------------------------------------------------------------------------
+
+_URL = re.compile(r"\b([a-z][a-z0-9+.-]{1,15})://([^\s/@]*@)?([^\s/?#'\"]+)([^\s'\"]*)", re.IGNORECASE)
+_RUN = re.compile(r"[A-Za-z0-9+/=_-]{64,}")  # keys, signatures, raw transactions, tokens: nothing that we print is so long
+_HASH = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+# Labels take few values by construction: nothing that a client may choose freely, such as the market of a refused intent.
+_LABELS: dict[str, tuple[str, ...]] = {
+    "halted": ("scope",),
+    "venue_connected": ("venue",),
+    "venue_disconnected": ("venue",),
+    "frame_refused": ("venue",),
+    "query_failed": ("venue",),
+    "intent_accepted": ("market",),
+    "intent_refused": ("code",),
+    "intent_ended": ("status",),
+    "risk_refused": ("venue", "code"),
+    "order_approved": ("venue", "kind"),
+    "order_reported": ("state",),
+    "order_filled": ("venue",),
+    "balance_adopted": ("venue",),
+    "break_found": ("venue",),
+}
+_PLAIN = (
+    *("engine_started", "engine_stopping", "engine_stopped", "engine_failed", "journal_stopped", "client_cut_off"),
+    *("intent_cancelled", "routed", "order_sent", "order_unknown", "gas_paid", "reconciled"),
+)
+_counters = {
+    name: Counter(f"isthmus_{name}", f"How often: {name.replace('_', ' ')}.", labels, registry=registry)
+    for name, labels in (*_LABELS.items(), *((plain, ()) for plain in _PLAIN))
+}
+_lost = Counter("isthmus_log_lines_lost", "Log lines that could not be written.", registry=registry)
+
+
+class _Lines:
+    """Owns where lines go. `stream` None is the stderr of the moment, so that a redirected stderr is honoured."""
+
+    def __init__(self) -> None:
+        self._stream: TextIO | None = None
+        self.level = logging.INFO
+
+    def turn_to(self, stream: TextIO | None, level: int) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError):  # what a full disk did not take was counted already
+                self._stream.close()
+        self._stream, self.level = stream, level
+
+    def msg(self, message: str) -> None:
+        stream = self._stream or sys.stderr
+        try:
+            stream.write(message + "\n")
+            stream.flush()
+        except (OSError, ValueError):  # full disk, closed pipe or closed file
+            _lost.inc()
+
+    info = warning = msg
+
+
+def _redact_all(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return redact(fields)
+
+
+_lines = _Lines()
+_logger = structlog.wrap_logger(
+    _lines,
+    processors=[
+        structlog.processors.add_log_level,
+        _redact_all,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.JSONRenderer(),
+    ],
+    wrapper_class=structlog.BoundLogger,
+)
+
+
+def _tell(event: str, labels: Mapping[str, str] | None = None, **fields: Any) -> None:
+    _count(event, labels)
+    if _lines.level <= logging.INFO:
+        _logger.info(event, **(labels or {}), **fields)
+
+
+def _warn(event: str, labels: Mapping[str, str] | None = None, **fields: Any) -> None:
+    _count(event, labels)
+    if _lines.level <= logging.WARNING:
+        _logger.warning(event, **(labels or {}), **fields)
+
+
+def _count(event: str, labels: Mapping[str, str] | None) -> None:
+    counter = _counters[event]
+    (counter.labels(**labels) if labels else counter).inc()
+
+
+def _of(intent: Intent) -> dict[str, Any]:
+    names = ("intent_id", "account", "strategy", "side", "quantity")
+    return {name: getattr(intent, name) for name in names}
+
+
+def _printable(name: str, value: Any) -> Any:
+    match value:
+        case None | bool() | float():
+            return value
+        case enum.Enum():
+            return _clean(name, str(value.value))
+        case int():
+            return value if abs(value) < 1 << 53 else _clean(name, str(value))
+        case str() if type(value) is str:
+            return _clean(name, value)
+        case Amount() | Price():
+            return _clean(name, str(value))
+        case list() | tuple():
+            return [_printable(name, one) for one in value]
+        case dict():
+            return redact({str(key): one for key, one in value.items()})
+        case _:
+            return f"<{type(value).__name__}>"
+
+
+def _clean(name: str, text: str) -> str:
+    if name in HASH_FIELDS and _HASH.fullmatch(text.rpartition(":")[2]):
+        return text
+    kept = _URL.sub(_host_only, text)
+    return _RUN.sub(REDACTED, kept)[:TEXT_MAX]
+
+
+def _host_only(match: re.Match[str]) -> str:
+    scheme, _, host, path = match.groups()
+    return f"{scheme}://{host}" + (f"/{REDACTED}" if path.strip("/") else "")

@@ -1,0 +1,1 @@
+"""Pre-trade risk: the last word before a key is asked. Pure."""

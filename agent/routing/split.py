@@ -1,0 +1,246 @@
+"""One order over many venues: how much goes where, at what price after every cost, and what any single venue would have given.
+
+The search (`search`, `fill`) works in floats; its answer is made whole and quoted again in exact integers (`exact`). What cannot be
+placed is named with its reason, and so is every source that was left out.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from agent.domain.amount import Amount, group_asset, rescale_down, rescale_up
+from agent.domain.events import Alternative, Routed, RoutePiece
+from agent.domain.instrument import Instrument, Side
+from agent.domain.plan import Reason
+from agent.domain.price import Price
+from agent.market.view import View
+from agent.routing.compare import alternatives, best_of
+from agent.routing.cost import GasPrice
+from agent.routing.exact import Broken, Leg, exact_leg, overdrawn, settle
+from agent.routing.explain import left_out, rest_reason, why
+from agent.routing.problem import Order, Rules, Task, pose, scale
+from agent.routing.search import Choice, choose
+from agent.routing.worth import gas_shares, net, piece_prices
+
+TRIES_MAX = 8  # how often the search is repeated when the exact quotes disagree with it
+
+NO_TRUSTED_PRICE = "NO_TRUSTED_PRICE"
+NOTHING_FITS = "NOTHING_FITS"
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One instrument's part. `base` and `quote` are of the venue's assets, exact; `quote` is after the fee and before gas.
+
+    Books keep their fee from what is received; when buying that is base, so `quote` counts the fee's worth on top of what is paid,
+    and `base` is what the order is for. `ticks` is the worst level touched. `gas`: of the quote group, the batch's base gas shared.
+    """
+
+    instrument: Instrument
+    base: Amount
+    quote: Amount
+    ticks: int
+    lots: int
+    share: float
+    price: float
+    price_all_in: float
+    gas: Amount
+    why: str
+
+
+class Route(msgspec.Struct, frozen=True):
+    """The split of `quantity`. `quote`: all pieces after fee and gas (quote group). `unplaced`: base group, with its reason.
+
+    `alternatives` answer "had the whole quantity been at one venue"; the balances that the account really has are ignored there.
+    """
+
+    side: Side
+    quantity: Amount
+    pieces: tuple[Piece, ...]
+    quote: Amount
+    gas: Amount
+    unplaced: Amount
+    unplaced_reason: Reason | None
+    alternatives: tuple[Alternative, ...]
+    best_single: Alternative | None
+    rejected: tuple[Reason, ...]
+
+
+class NoRoute(msgspec.Struct, frozen=True):
+    """Nothing can be traded now, and why not."""
+
+    side: Side
+    quantity: Amount
+    reasons: tuple[Reason, ...]
+    rejected: tuple[Reason, ...]
+
+
+def split(
+    view: View,
+    side: Side,
+    quantity: Amount,
+    capacity: Mapping[str, Amount],
+    gas: Mapping[int, GasPrice],
+    limit: Price | None = None,
+    rules: Rules | None = None,
+) -> Route | NoRoute:
+    """The split of `quantity` (of the base group) that nets most when selling, or costs least when buying, after fees and gas.
+
+    `capacity`: what the account can give at each place, by Asset.id: base when selling, quote when buying; what is missing is zero.
+    `limit`: the worst price of any piece, before gas; for books before the fee. Pure and deterministic.
+    """
+    if view.mid is None or quantity.units <= 0:
+        return NoRoute(side, quantity, _hopeless(view, quantity), view.untrusted)
+    order = Order(side, quantity, group_asset(view.market.partition("/")[2]), view.mid, limit, rules or Rules())
+    task = pose(order, view.sources, capacity, gas)
+    choice, legs, broken = _solve(task, gas)
+    rejected = (*view.untrusted, *task.rejected, *broken)
+    if choice is None or not legs:
+        text = f"nothing of {quantity} can be traded within the limit, the balances and the minimum orders"
+        return NoRoute(side, quantity, (Reason(NOTHING_FITS, text),), rejected)
+    compared = alternatives(order, view.sources, gas)
+    return _route(task, choice, legs, gas, compared, (*rejected, *left_out(task, choice, legs)))
+
+
+def report(route: Route, intent_id: str, slice_index: int) -> Routed:
+    """The route as it is journaled: amounts in the groups, rounded down where an asset is finer than its group."""
+    quote = route.quote.asset
+    pieces = tuple(
+        RoutePiece(
+            piece.instrument.id,
+            rescale_down(piece.base, route.quantity.asset),
+            rescale_down(piece.quote, quote) if route.side == "sell" else rescale_up(piece.quote, quote),
+            piece.share,
+            piece.price,
+            piece.price_all_in,
+            piece.instrument.fee_pips,
+            piece.gas,
+            piece.why,
+        )
+        for piece in route.pieces
+    )
+    rejected = (*route.rejected, route.unplaced_reason) if route.unplaced_reason else route.rejected
+    return Routed(intent_id, slice_index, route.quantity, pieces, route.quote, route.alternatives, rejected)
+
+
+def _hopeless(view: View, quantity: Amount) -> tuple[Reason, ...]:
+    if quantity.units <= 0:
+        return (Reason(NOTHING_FITS, f"there is nothing to trade: the quantity is {quantity}"),)
+    return (Reason(NO_TRUSTED_PRICE, f"no source of {view.market} can be trusted now; see the reasons of each"),)
+
+
+def _solve(task: Task, gas: Mapping[int, GasPrice]) -> tuple[Choice | None, list[Leg], list[Reason]]:
+    """Search, make whole, check in integers; where that disagrees, take the source out or shrink the balance and search again."""
+    out: frozenset[int] = frozenset()
+    broken: list[Reason] = []
+    choice: Choice | None = None
+    legs: list[Leg] = []
+    for _ in range(TRIES_MAX):
+        choice = _few(task, choose(task.problem, task.costs, out), out)
+        if choice is None:
+            break
+        found = settle(task, choice)
+        if isinstance(found, Broken):
+            out |= {found.i}
+            broken.append(Reason("BEYOND_LIMIT", found.why))
+            continue
+        over = overdrawn(task, found)
+        if not over:
+            legs = found
+            break
+        task = _shrunk(task, over)
+    return choice, _single(task, legs, gas, out), broken
+
+
+def _few(task: Task, choice: Choice | None, out: frozenset[int]) -> Choice | None:
+    """Without the pieces that are too many, or that bring less than a piece must."""
+    rules = task.order.rules
+    while choice is not None:
+        used = [i for i, base in enumerate(choice.filling.base[:-1]) if base > 0]
+        surplus = len(used) > rules.legs_max
+        if len(used) < 2 or (not surplus and rules.improvement_bps_min <= 0):
+            return choice
+        tried = used if surplus else [min(used, key=choice.filling.base.__getitem__)]
+        fewer = [(found, i) for i in tried if (found := choose(task.problem, task.costs, out | {i})) is not None]
+        best, gone = max(fewer, key=lambda pair: pair[0].worth)
+        if not surplus and choice.worth - best.worth >= abs(choice.worth) * rules.improvement_bps_min / 10_000:
+            return choice
+        choice, out = best, out | {gone}
+    return None
+
+
+def _shrunk(task: Task, over: Mapping[int, int]) -> Task:
+    caps = list(task.problem.caps)
+    for number, taken in over.items():
+        budget = task.budgets[number]
+        assert budget is not None, "only balances that end can be overdrawn"
+        caps[number] *= budget / taken * (1 - 1e-9)
+    return msgspec.structs.replace(task, problem=msgspec.structs.replace(task.problem, caps=caps))
+
+
+def _single(task: Task, legs: list[Leg], gas: Mapping[int, GasPrice], out: frozenset[int]) -> list[Leg]:
+    """Any one source alone, where that is better by the last unit: a route is never worse than its best single instrument."""
+    best, worth = legs, net(task.order, task.sources, legs, gas)
+    for i, source in enumerate(task.sources):
+        if i in out:
+            continue
+        found = source.instrument
+        base = task.order.quantity.units // scale(task.order, found)
+        base = base // found.lot_units * found.lot_units if found.is_book else base
+        if base < 1 or task.problem.quantity < task.costs.least[i]:
+            continue
+        leg = exact_leg(task.order, source, i, base)
+        if isinstance(leg, Broken) or _beyond_known(task, i, leg) or overdrawn(task, [leg]):
+            continue
+        alone = net(task.order, task.sources, [leg], gas)
+        if alone > worth:
+            best, worth = [leg], alone
+    return best
+
+
+def _beyond_known(task: Task, i: int, leg: Leg) -> bool:
+    """Whether a source would have to trade beyond the part of its curve that the limit allows."""
+    curve, found = task.problem.curves[i], task.sources[i].instrument
+    return bool(leg.base / 10**found.base.decimals > curve.base[-1] * (1 + 1e-12))
+
+
+def _route(
+    task: Task,
+    choice: Choice,
+    legs: list[Leg],
+    gas: Mapping[int, GasPrice],
+    compared: tuple[Alternative, ...],
+    rejected: tuple[Reason, ...],
+) -> Route:
+    order = task.order
+    shares = gas_shares(order, task.sources, legs, gas)
+    pieces = tuple(
+        sorted((_piece(task, choice, leg, share) for leg, share in zip(legs, shares, strict=True)), key=lambda piece: -piece.share)
+    )
+    placed = sum(rescale_down(piece.base, order.quantity.asset).units for piece in pieces)
+    unplaced = Amount(order.quantity.units - placed, order.quantity.asset)
+    paid = Amount(sum(shares), order.quote)
+    total = sum(rescale_down(piece.quote, order.quote).units for piece in pieces)
+    total += -paid.units if order.side == "sell" else paid.units
+    reason = rest_reason(task, choice, unplaced) if unplaced else None
+    return Route(
+        order.side,
+        order.quantity,
+        pieces,
+        Amount(total, order.quote),
+        paid,
+        unplaced,
+        reason,
+        compared,
+        best_of(order.side, compared),
+        rejected,
+    )
+
+
+def _piece(task: Task, choice: Choice, leg: Leg, gas: int) -> Piece:
+    order, source = task.order, task.sources[leg.i]
+    found = source.instrument
+    base, quote = Amount(leg.base, found.base), Amount(leg.quote, found.quote)
+    share = rescale_down(base, order.quantity.asset).units / order.quantity.units
+    price, price_all_in = piece_prices(order, base, quote, gas)
+    text = why(task, choice, leg, share, price_all_in)
+    return Piece(found, base, quote, leg.ticks, leg.lots, share, price, price_all_in, Amount(gas, order.quote), text)

@@ -1,0 +1,112 @@
+"""What can go wrong at a venue, by name: armed by a test or over the loopback admin endpoint, used up as it strikes.
+
+The names are the contract; `FAULTS` says what each one does. A fault with a `count` strikes that many times and is gone; a
+standing one lasts until it is cleared.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+DROP_REPLY: Final = "drop_reply"
+TIMEOUT_1007: Final = "timeout_1007"
+UNKNOWN_1000: Final = "unknown_1000"
+RATE_LIMIT_429: Final = "rate_limit_429"
+BAN_418: Final = "ban_418"
+MAINTENANCE: Final = "maintenance"
+CLOCK_OFFSET: Final = "clock_offset"
+DUPLICATE_USER_EVENT: Final = "duplicate_user_event"
+SWALLOW_USER_EVENT: Final = "swallow_user_event"
+REORDER_USER_EVENTS: Final = "reorder_user_events"
+DEPTH_GAP: Final = "depth_gap"
+STALL_STREAM: Final = "stall_stream"
+DISCONNECT: Final = "disconnect"
+
+FAULTS: Final = {
+    DROP_REPLY: "the request is carried out, then the connection is cut instead of an answer (on, count)",
+    TIMEOUT_1007: "the request is carried out, then HTTP 504 with -1007 is answered (on, count)",
+    UNKNOWN_1000: "the request is carried out, then HTTP 503 with -1000 is answered (on, count)",
+    RATE_LIMIT_429: "requests are refused with HTTP 429, -1003 and Retry-After (on, count, retry_after_s)",
+    BAN_418: "requests are refused with HTTP 418, -1003 and Retry-After (on, count, retry_after_s)",
+    MAINTENANCE: "requests are refused with HTTP 503 and -1008, not carried out (on, count; count 0 stands)",
+    CLOCK_OFFSET: "the venue's clock is ahead by offset_ms, which may be negative (standing)",
+    DUPLICATE_USER_EVENT: "user events are sent twice (kind, skip, count)",
+    SWALLOW_USER_EVENT: "user events are not sent: skip=k-1 swallows the k-th (kind, skip, count)",
+    REORDER_USER_EVENTS: "a user event is sent after its successor (kind, skip, count)",
+    DEPTH_GAP: "diffs of the book are made but not sent (symbol, count)",
+    STALL_STREAM: "nothing is sent on market or user streams, pings are answered (kind: market, user or all; standing)",
+    DISCONNECT: "the WebSocket connections are cut at once (kind: market, user or all)",
+}
+
+_STANDING = (CLOCK_OFFSET, STALL_STREAM)
+
+
+class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """An armed fault. `on` is place, cancel, query or any; `kind` an event name, or market, user, all; 0 counts for ever."""
+
+    name: str
+    count: int = 1
+    skip: int = 0
+    on: str = "place"
+    kind: str = "all"
+    symbol: str = ""
+    offset_ms: int = 0
+    retry_after_s: int = 1
+
+
+class Faults:
+    """The armed faults of one exchange, in the sequence they were armed."""
+
+    def __init__(self) -> None:
+        self._armed: list[Fault] = []
+
+    def arm(self, fault: Fault) -> None:
+        """Arm a fault; ValueError for a name that is not in `FAULTS` or for a negative number."""
+        if fault.name not in FAULTS:
+            raise ValueError(f"no fault is named '{fault.name[:40]}'; the names are: {', '.join(FAULTS)}")
+        if min(fault.count, fault.skip, fault.retry_after_s) < 0:
+            raise ValueError("count, skip and retry_after_s must not be negative")
+        if fault.name in _STANDING:
+            fault = msgspec.structs.replace(fault, count=0)
+        self._armed.append(fault)
+
+    def clear(self, name: str | None = None) -> None:
+        """Disarm all faults, or those of one name."""
+        self._armed = [fault for fault in self._armed if name is not None and fault.name != name]
+
+    def armed(self) -> list[Fault]:
+        """What is armed now."""
+        return list(self._armed)
+
+    def strike(self, name: str, *, on: str = "", kind: str = "", symbol: str = "") -> Fault | None:
+        """Use up one strike of the first armed fault that fits; None if none fits."""
+        for fault in self._armed:
+            if fault.name != name or not _fits(fault, on, kind, symbol):
+                continue
+            if fault.skip:
+                fault.skip -= 1
+                return None
+            if fault.count == 1:
+                self._armed.remove(fault)
+            elif fault.count:
+                fault.count -= 1
+            return fault
+        return None
+
+    def stands(self, name: str, kind: str = "") -> bool:
+        """Whether a standing fault holds now."""
+        return any(fault.name == name and _fits(fault, "", kind, "") for fault in self._armed)
+
+    def clock_offset_ms(self) -> int:
+        """How far the venue's clock is ahead."""
+        return sum(fault.offset_ms for fault in self._armed if fault.name == CLOCK_OFFSET)
+
+
+def _fits(fault: Fault, on: str, kind: str, symbol: str) -> bool:
+    return (
+        (not on or fault.on in (on, "any"))
+        and (not kind or fault.kind in (kind, "all"))
+        and (not symbol or fault.symbol in (symbol, ""))
+    )

@@ -1,0 +1,201 @@
+"""What Binance spot answers to REST requests, as facts; the rules of its markets; and what its error codes prove. Pure.
+
+Source: Binance spot API documentation (REST endpoints, filters, error codes).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from agent.domain.amount import Asset, parse_units
+from agent.domain.errors import FrameError, NumberError
+from agent.domain.events import OrderFilled, OrderReported
+from agent.domain.instrument import Instrument
+from agent.domain.market import BookSnapshot
+from agent.domain.order import OrderState
+from agent.venues.binance_wire import DECIMALS, SCALE, Context, Pairs, filled, levels, state_of
+
+
+class PartialFill(msgspec.Struct, frozen=True):
+    price: str
+    qty: str
+    commission: str
+    commissionAsset: str  # noqa: N815 - the exchange's spelling
+    tradeId: int  # noqa: N815
+
+
+class OrderView(msgspec.Struct, frozen=True, rename="camel"):
+    """An order in the reply to placing, cancelling or asking. `fills` only in the first."""
+
+    symbol: str
+    order_id: int
+    client_order_id: str
+    status: str
+    executed_qty: str
+    side: Literal["BUY", "SELL"]
+    orig_client_order_id: str = ""
+    transact_time: int = 0
+    fills: tuple[PartialFill, ...] = ()
+
+    @property
+    def our_id(self) -> str:
+        return self.orig_client_order_id or self.client_order_id
+
+    @property
+    def filled_units(self) -> int:
+        return parse_units(self.executed_qty, DECIMALS, "executedQty")
+
+    @property
+    def state(self) -> OrderState:
+        return state_of(self.status)
+
+
+class TradeView(msgspec.Struct, frozen=True, rename="camel"):
+    symbol: str
+    id: int
+    order_id: int
+    price: str
+    qty: str
+    commission: str
+    commission_asset: str
+    time: int
+    is_buyer: bool
+
+
+class DepthView(msgspec.Struct, frozen=True, rename="camel"):
+    last_update_id: int
+    bids: Pairs
+    asks: Pairs
+
+
+class BalanceView(msgspec.Struct, frozen=True):
+    asset: str
+    free: str
+    locked: str
+
+
+class Rates(msgspec.Struct, frozen=True):
+    maker: str
+    taker: str
+
+
+class AccountView(msgspec.Struct, frozen=True, rename="camel"):
+    balances: tuple[BalanceView, ...]
+    commission_rates: Rates | None = None
+
+
+class Filter(msgspec.Struct, frozen=True, rename="camel"):
+    filter_type: str
+    tick_size: str = ""
+    step_size: str = ""
+    min_notional: str = ""
+
+
+class SymbolView(msgspec.Struct, frozen=True, rename="camel"):
+    symbol: str
+    status: str
+    base_asset: str
+    quote_asset: str
+    filters: tuple[Filter, ...]
+
+
+class RateLimit(msgspec.Struct, frozen=True, rename="camel"):
+    rate_limit_type: str
+    interval: str
+    interval_num: int
+    limit: int
+
+
+class ExchangeView(msgspec.Struct, frozen=True, rename="camel"):
+    symbols: tuple[SymbolView, ...]
+    rate_limits: tuple[RateLimit, ...] = ()
+
+
+def book_snapshot(view: DepthView, instrument: Instrument, at_ns: int) -> BookSnapshot:
+    """The book as the REST interface shows it."""
+    try:
+        bids, asks = levels(view.bids, instrument), levels(view.asks, instrument)
+    except NumberError as error:
+        raise FrameError(str(error)) from None
+    return BookSnapshot(instrument.id, view.last_update_id, bids, asks, at_ns)
+
+
+def fills_in_reply(view: OrderView, context: Context) -> tuple[OrderFilled, ...]:
+    """The trades that the reply to a new order lists."""
+    instrument, is_buy = context.instrument(view.symbol), view.side == "BUY"
+    return tuple(
+        filled(
+            context,
+            instrument,
+            view.our_id,
+            part.tradeId,
+            is_buy,
+            part.price,
+            part.qty,
+            part.commission,
+            part.commissionAsset,
+            view.transact_time,
+        )
+        for part in view.fills
+    )
+
+
+def fill_of_trade(trade: TradeView, order_id: str, context: Context) -> OrderFilled:
+    """One of our trades as the list of trades shows it; it names the order by the exchange's number, so `order_id` is ours."""
+    instrument = context.instrument(trade.symbol)
+    fee = trade.commission, trade.commission_asset
+    return filled(context, instrument, order_id, trade.id, trade.is_buyer, trade.price, trade.qty, *fee, trade.time)
+
+
+def order_report(view: OrderView, reason: str = "") -> OrderReported:
+    """Where an order stands, by our id."""
+    return OrderReported(view.our_id, view.state, reason, str(view.order_id))
+
+
+def instrument_of(view: SymbolView, venue: str, symbol: str, groups: Mapping[str, str], fee_pips: int) -> Instrument:
+    """A market's rules from the exchange's own strings. `symbol` is how the config writes it. FrameError if a rule is missing."""
+    rules = {rule.filter_type: rule for rule in view.filters}
+    notional = rules.get("NOTIONAL") or rules.get("MIN_NOTIONAL")
+    try:
+        tick = parse_units(rules["PRICE_FILTER"].tick_size, DECIMALS, "tickSize")
+        lot = parse_units(rules["LOT_SIZE"].step_size, DECIMALS, "stepSize")
+        least = parse_units(notional.min_notional, DECIMALS, "minNotional") if notional else 0
+    except (KeyError, NumberError) as error:
+        raise FrameError(f"{venue}: the rules of {view.symbol} are not complete: {error}") from None
+    if not tick or not lot:
+        raise FrameError(f"{venue}: {view.symbol} has no tick or no lot")
+    base, quote = (Asset(coin, venue, DECIMALS, groups.get(coin, "")) for coin in (view.base_asset, view.quote_asset))
+    return Instrument(venue, symbol, base, quote, fee_pips, tick, lot, least)
+
+
+def fee_pips(rate: str) -> int:
+    """A rate such as `0.00100000` in millionths, rounded up: we pay it."""
+    units = parse_units(rate, DECIMALS, "rate") * 1_000_000
+    return -(-units // SCALE)
+
+
+# -- what an error code proves -----------------------------------------------------------------------------------------
+
+NOT_FOUND, CANCEL_REFUSED, TIME_OUTSIDE = "-2013", "-2011", "-1021"
+DUPLICATE = "duplicate order"
+REFUSALS = frozenset(
+    {-1002, -1003, -1010, -1013, -1014, -1015, -1020, -1021, -1022, -2008, -2010, -2011, -2013, -2014, -2015, -2016, -2026}
+    | set(range(-1199, -1098))  # malformed, missing or unknown parameters
+)
+
+
+def proves_refusal(status: int, code: str, text: str) -> bool | None:
+    """True: certainly not executed. False: the outcome is open. None: this code says nothing, judge by other means.
+
+    5xx is 'execution status unknown' by the exchange's own definition, whatever the code; 'Duplicate order sent' means that an
+    earlier attempt landed.
+    """
+    if status >= 500 or DUPLICATE in text.lower():
+        return False
+    if status in (418, 429):
+        return True
+    number = code.removeprefix("-")
+    if not (number.isascii() and number.isdigit() and len(number) < 7):
+        return None
+    return True if int(code) in REFUSALS else None

@@ -1,0 +1,290 @@
+"""Requests to an exchange through ccxt: our addresses, our limits, our signature, and a verdict on what a failure proves.
+
+ccxt never sees the secret: it asks the key object for the signature of each request. It also does not wait, retry or judge: an
+order is sent once, and whatever does not prove a refusal is `OutcomeUnknown`.
+"""
+
+import asyncio
+import base64
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import aiohttp
+import ccxt.async_support as ccxt
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from agent.domain.errors import ConfigError, OutcomeUnknown, SignerError, VenueError
+from agent.ports import RequestKey, Tools
+from agent.venues.request_budget import Kind, RequestBudget
+
+TEXT_MAX = 200
+READ_WAIT_NS_MAX = 15_000_000_000  # how long a read may wait for its turn
+NO_SECRET = "held-elsewhere"  # noqa: S105 - what ccxt gets in place of the secret
+
+REFUSED = (
+    ccxt.InvalidOrder,
+    ccxt.InsufficientFunds,
+    ccxt.BadRequest,
+    ccxt.AuthenticationError,
+    ccxt.InvalidNonce,
+    ccxt.RateLimitExceeded,
+    ccxt.DDoSProtection,
+    ccxt.NotSupported,
+    ccxt.ArgumentsRequired,
+)
+OPEN_QUESTIONS = (ccxt.DuplicateOrderId, ccxt.OrderNotCached, ccxt.ChecksumError)  # below some of REFUSED
+UNREADABLE = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+)  # what ccxt's parsers raise on odd replies
+Proof = Callable[[int, str, str], bool | None]
+
+
+class Config(BaseModel):
+    """One exchange. Numbers are limits of the exchange or of our patience; names end in their unit.
+
+    `url` and `ws_url` move every address to another host (the sandbox). `secret` is where the secret lies (`env:NAME`, `file:PATH`,
+    `keyring:NAME`), never the secret itself. `groups` says for which group each traded coin counts. `taker_fee_pips` overrides what
+    the account's fee rates say.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["ccxt_exchange"] = "ccxt_exchange"
+    exchange: str = "binance"
+    url: str = ""
+    ws_url: str = ""
+    api_key: str = ""
+    secret: str = ""
+    symbols: tuple[str, ...] = Field(min_length=1, max_length=64)
+    groups: dict[str, str]
+    taker_fee_pips: int | None = Field(default=None, ge=0, le=100_000)
+    recv_window_ms: int = Field(default=5_000, ge=100, le=60_000)
+    request_timeout_ms: int = Field(default=5_000, ge=100, le=60_000)
+    depth_max: int = Field(default=1_000, ge=5, le=5_000)
+    stale_ms: int = Field(default=10_000, ge=100, le=600_000)
+    poll_ms: int = Field(default=2_000, ge=50, le=600_000)
+    weight_per_minute: int = Field(default=6_000, ge=100)
+    orders_per_10s: int = Field(default=100, ge=1)
+    sends_in_flight_max: int = Field(default=8, ge=1, le=64)
+
+    def markets(self) -> set[str]:
+        """The pairs of groups that its symbols trade."""
+        pairs = (symbol.split("/") for symbol in self.symbols)
+        return {f"{self.groups.get(base, base)}/{self.groups.get(quote, quote)}" for base, quote in pairs}
+
+    @field_validator("symbols")
+    @classmethod
+    def _pairs(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        for symbol in symbols:
+            if symbol.count("/") != 1 or len(symbol) > 40:
+                raise ValueError(f"write a symbol as BASE/QUOTE, such as ETH/USDT, not {symbol[:40]!r}")
+        if len(set(symbols)) != len(symbols):
+            raise ValueError("a symbol is listed twice")
+        return symbols
+
+    @field_validator("secret")
+    @classmethod
+    def _reference(cls, secret: str) -> str:
+        if secret and ":" not in secret:
+            raise ValueError("name where the secret lies, such as env:EXCHANGE_SECRET; never write the secret itself here")
+        return secret
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Config":
+        if self.ws_url and not self.url:
+            raise ValueError("ws_url without url would leave the orders at the real exchange; give both or none")
+        if bool(self.api_key) != bool(self.secret):
+            raise ValueError("api_key and secret belong together; give both, or none to look without trading")
+        return self
+
+
+class RefusedRequestError(VenueError):
+    """The exchange answered, and its answer proves that the request was not executed."""
+
+
+class _Said(Exception):  # noqa: N818 - carries an answer out of ccxt with its status and code
+    def __init__(self, status: int, code: str, text: str, cause: type[Exception]) -> None:
+        super().__init__(text)
+        self.status, self.code, self.text, self.cause = status, code, text, cause
+
+
+class Client:
+    """A ccxt exchange with our limits. `proof` knows what the codes of this exchange prove; None: ask ccxt's classes."""
+
+    def __init__(self, name: str, config: Config, tools: Tools, proof: Proof) -> None:
+        self.name, self.config = name, config
+        self.clock, self.key = tools.clock, tools.key
+        self.budget = RequestBudget(tools.clock, config.weight_per_minute, config.orders_per_10s)
+        self._proof = proof
+        self.session = aiohttp.ClientSession(trust_env=False)
+        self.exchange = _exchange(name, config, self.session)
+        self._plug()
+
+    async def call(
+        self, what: Callable[..., Awaitable[Any]], *arguments: Any, weight: int = 1, kind: Kind = "read", about: str = ""
+    ) -> Any:
+        """One request, one attempt. A read waits for its turn; an order does not (VenueError: nothing was sent).
+
+        Raises RefusedRequestError if the answer proves that nothing was executed, VenueError if nothing was sent or a read failed,
+        and for an order or a cancel OutcomeUnknown in every other case.
+        """
+        await self._turn(weight, kind)
+        try:
+            return await what(*arguments)
+        except _Said as said:
+            raise self._verdict(said, kind, about) from None
+        except SignerError as error:
+            raise VenueError(f"{self.name}: nothing was sent: {error}") from None
+        except ccxt.BaseError as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+                raise VenueError(f"{self.name}: no connection, nothing was sent; check the address and the network") from None
+            silence = _Said(0, "", type(error).__name__, type(error))
+            raise self._verdict(silence, kind, about) from None
+        except UNREADABLE as error:
+            riddle = _Said(0, "", f"a reply that cannot be read ({type(error).__name__})", type(error))
+            raise self._verdict(riddle, kind, about) from None
+
+    def now_ms(self) -> int:
+        """The exchange's clock, as far as it was measured."""
+        return (self.clock.now_ns() + self.budget.offset_ns) // 1_000_000
+
+    async def measure_offset(self, fetch_ms: Callable[[], Awaitable[int]]) -> None:
+        """Set the exchange's clock against ours: its answer belongs to the middle of the round trip."""
+        before_ns = self.clock.now_ns()
+        theirs_ms = await fetch_ms()
+        after_ns = self.clock.now_ns()
+        self.budget.offset_ns = theirs_ms * 1_000_000 - (before_ns + after_ns) // 2
+
+    async def close(self) -> None:
+        await self.exchange.close()
+        await self.session.close()
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    async def _turn(self, weight: int, kind: Kind) -> None:
+        wait_ns = self.budget.take(weight, kind)
+        while wait_ns:
+            if kind != "read" or wait_ns > READ_WAIT_NS_MAX:
+                text = f"{self.name}: the request limit is used up for {wait_ns / 1e9:.1f} s; nothing was sent"
+                raise VenueError(text, "429")
+            await self.clock.sleep(wait_ns / 1e9)
+            wait_ns = self.budget.take(weight, kind)
+
+    def _verdict(self, said: _Said, kind: Kind, about: str) -> VenueError | OutcomeUnknown:
+        proof = self._proof(said.status, said.code, said.text)
+        if proof is None:
+            is_open = issubclass(said.cause, OPEN_QUESTIONS) or (kind == "trade" and issubclass(said.cause, ccxt.OrderNotFound))
+            proof = said.status < 500 and issubclass(said.cause, REFUSED) and not is_open
+        text = f"{said.code} {said.text}".strip()[:TEXT_MAX]
+        if proof:
+            return RefusedRequestError(text, said.code or str(said.status))
+        if kind == "read":
+            return VenueError(f"{self.name}: {text or 'no answer'}", said.code)
+        return OutcomeUnknown(f"{self.name}: nobody knows what became of {about}: {text or 'no answer'}")
+
+    def _plug(self) -> None:
+        """Put our parts into this one instance of ccxt."""
+        exchange, original = self.exchange, self.exchange.handle_errors
+
+        def answered(status: int, _why: str, _url: str, _verb: str, headers: Mapping[str, str], body: str, *_: object) -> str:
+            self.budget.heard(status, headers)
+            return body.strip()
+
+        def judged(
+            status: int, reason: str, url: str, verb: str, headers: Any, body: str, response: Any, sent_headers: Any, sent_body: Any
+        ) -> None:
+            code, text = _code_of(response)
+            try:
+                original(status, reason, url, verb, headers, body, response, sent_headers, sent_body)
+            except ccxt.BaseError as error:
+                raise _Said(status, code, text or f"HTTP {status}", type(error)) from None
+            if status >= 400:
+                cause = exchange.httpExceptions.get(str(status), ccxt.ExchangeError)
+                raise _Said(status, code, text or f"HTTP {status}", cause)
+
+        exchange.on_rest_response = answered
+        exchange.handle_errors = judged
+        exchange.milliseconds = self.now_ms
+        exchange.nonce = self.now_ms
+        if self.key is not None:
+            exchange.hmac = _signer(self.key)
+
+
+def _exchange(name: str, config: Config, session: aiohttp.ClientSession) -> Any:
+    if config.exchange not in ccxt.exchanges:
+        raise ConfigError(f"{name}: ccxt knows no exchange {config.exchange[:40]!r}; see ccxt.exchanges for the ids")
+    exchange = getattr(ccxt, config.exchange)(
+        {
+            "apiKey": config.api_key,
+            "secret": NO_SECRET,
+            "enableRateLimit": False,
+            "timeout": config.request_timeout_ms,
+            "session": session,
+            "options": {
+                "fetchMarkets": {"types": ["spot"]},
+                "fetchMargins": False,
+                "fetchCurrencies": False,
+                "warnOnFetchOpenOrdersWithoutSymbol": False,
+                "recvWindow": config.recv_window_ms,
+            },
+        }
+    )
+    exchange.number = str
+    exchange.timeout_on_exit = 0
+    exchange.logger.setLevel(logging.INFO)  # its debug lines hold signatures
+    if config.url:
+        exchange.urls["api"] = _moved(exchange.urls["api"], config.url, config.ws_url or config.url)
+    return exchange
+
+
+def _moved(urls: Any, url: str, ws_url: str) -> Any:
+    """Every address at another host; paths stay."""
+    if isinstance(urls, dict):
+        return {name: _moved(part, url, ws_url) for name, part in urls.items()}
+    old = urlsplit(urls)
+    new = urlsplit(ws_url if old.scheme.startswith("ws") else url)
+    is_secure = new.scheme in ("https", "wss")
+    scheme = ("wss" if is_secure else "ws") if old.scheme.startswith("ws") else ("https" if is_secure else "http")
+    return f"{scheme}://{new.netloc}{old.path}"
+
+
+def _signer(key: RequestKey) -> Callable[..., Any]:
+    """In place of ccxt's `hmac`: the same arguments, but the secret stays where it is."""
+
+    def hmac(request: bytes, _placeholder: bytes, algorithm: Any = hashlib.sha256, digest: str = "hex") -> str | bytes:
+        if algorithm is not hashlib.sha256:
+            raise ccxt.NotSupported("the key signs HMAC-SHA256 only; choose an exchange that uses it")
+        signature = key.hmac_sha256_hex(request)
+        if digest == "hex":
+            return signature
+        raw = bytes.fromhex(signature)
+        return base64.b64encode(raw).decode() if digest == "base64" else raw
+
+    return hmac
+
+
+def _code_of(response: Any) -> tuple[str, str]:
+    """The exchange's code and text, where the reply has them."""
+    if not isinstance(response, dict):
+        return "", ""
+    code = next((response[name] for name in ("code", "error_code", "retCode", "sCode") if name in response), "")
+    text = next((response[name] for name in ("msg", "message", "retMsg", "error") if isinstance(response.get(name), str)), "")
+    return str(code)[:16], text[:TEXT_MAX]
+
+
+async def gather(*reads: Awaitable[Any]) -> list[Any]:
+    """All reads at once; the first failure is raised after the others were called off."""
+    tasks = [asyncio.ensure_future(read) for read in reads]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()

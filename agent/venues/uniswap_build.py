@@ -1,0 +1,84 @@
+"""From an approved plan to the one contract call that the wallet signs. Pure: the same plan gives the same bytes.
+
+A batch becomes one `execute` of the UniversalRouter: Permit2's permission for exactly what the batch may sell, valid until its
+deadline, then one command per pool, each with its own bound. Either all of it happens or nothing.
+"""
+
+from collections.abc import Mapping
+
+from agent.chains import abi, router
+from agent.domain.errors import VenueError
+from agent.domain.instrument import Instrument
+from agent.domain.plan import Approved, ApproveToken, Call, Calls, SignatureSlot, SwapBatch, SwapLeg
+from agent.venues.uniswap_config import Config
+
+PERMIT_AMOUNT_MAX = 2**160 - 2  # one more means unlimited to Permit2
+GWEI = 10**9
+
+
+def build(approved: Approved, config: Config, instruments: Mapping[str, Instrument]) -> Calls:
+    """What must be signed. Raises VenueError for a plan that is not this venue's or contradicts itself."""
+    plan, nonce = approved.plan, approved.nonce
+    if not isinstance(plan, SwapBatch | ApproveToken):
+        raise VenueError(f"Uniswap has no orders that rest: {type(plan).__name__} cannot be built")
+    if plan.chain_id != config.chain_id or nonce is None:
+        raise VenueError(
+            f"{plan.order_id} is for chain {plan.chain_id} with nonce {nonce}; this venue is on chain {config.chain_id}"
+        )
+    if plan.gas_fee_max > config.gas_fee_max_gwei * GWEI or plan.gas_limit > config.gas_limit_max:
+        raise VenueError(f"{plan.order_id} may cost more gas than gas_fee_max_gwei and gas_limit_max allow: raise them, or wait")
+    call, slots = _approve(plan, config) if isinstance(plan, ApproveToken) else _swap(plan, config, instruments)
+    return Calls(plan.order_id, plan.chain_id, (call,), slots, nonce, plan.gas_limit, plan.gas_fee_max, plan.gas_tip)
+
+
+def _approve(plan: ApproveToken, config: Config) -> tuple[Call, tuple[SignatureSlot, ...]]:
+    """Zero units take a permission back, which tokens such as USDT ask for before they change it."""
+    token = plan.sell.asset.address
+    if plan.spender.lower() != config.contracts.permit2.lower():
+        raise VenueError(f"{plan.order_id} would let {plan.spender} move tokens; only Permit2 ({config.contracts.permit2}) may")
+    if plan.sell.units < 0 or token not in {one.address for one in config.tokens}:
+        raise VenueError(f"{plan.order_id} approves {plan.sell}, which is no amount of a token of this venue")
+    return Call(token, abi.approve(config.contracts.permit2, plan.sell.units)), ()
+
+
+def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]) -> tuple[Call, tuple[SignatureSlot, ...]]:
+    if not plan.legs or not 0 < plan.sell.units <= PERMIT_AMOUNT_MAX:
+        raise VenueError(f"{plan.order_id} sells nothing, or more than Permit2 can count")
+    if sum(leg.sell.units for leg in plan.legs) > plan.sell.units:
+        raise VenueError(f"{plan.order_id} sells more in its legs than in total: the permit would not cover it")
+    contracts = config.contracts
+    permit = router.Permit(
+        plan.chain_id,
+        contracts.permit2,
+        contracts.universal_router,
+        plan.sell.asset.address,
+        plan.sell.units,
+        plan.permit_nonce,
+        plan.deadline_s,
+    )
+    swaps = tuple(_leg(plan, leg, config, instruments) for leg in plan.legs)
+    data, offset = router.execute(permit, swaps)
+    slot = SignatureSlot(0, offset, router.permit_typed(plan.order_id, permit))
+    return Call(contracts.universal_router, data), (slot,)
+
+
+def _leg(plan: SwapBatch, leg: SwapLeg, config: Config, instruments: Mapping[str, Instrument]) -> router.Swap:
+    instrument = instruments.get(leg.instrument)
+    if instrument is None or instrument.pool is None:
+        raise VenueError(f"{plan.order_id} names the pool {leg.instrument}, which this venue does not list")
+    pair = {instrument.base, instrument.quote}
+    if {leg.sell.asset, leg.buy.asset} != pair or leg.sell.asset != plan.sell.asset or leg.buy.asset != plan.buy.asset:
+        raise VenueError(f"{plan.order_id} trades other coins in {leg.instrument} than it or the batch has")
+    if leg.sell.units <= 0 or leg.buy.units <= 0:
+        raise VenueError(f"{plan.order_id} has no bound in {leg.instrument}: name what is sold and the least received")
+    exact_in = leg.exact == "sell"
+    amount, bound = (leg.sell.units, leg.buy.units) if exact_in else (leg.buy.units, leg.sell.units)
+    path, pool = (leg.sell.asset.address, leg.buy.asset.address), instrument.pool
+    match pool.protocol:
+        case "v2":
+            return router.v2_swap(config.wallet, path, amount, bound, exact_in=exact_in)
+        case "v3":
+            return router.v3_swap(config.wallet, path, instrument.fee_pips, amount, bound, exact_in=exact_in)
+        case "v4":
+            key = (pool.token0, pool.token1, instrument.fee_pips, pool.tick_spacing, pool.hooks)
+            return router.v4_swap(key, path, amount, bound, exact_in=exact_in)

@@ -1,0 +1,257 @@
+"""What a user writes about Uniswap on one chain, and what the chain itself says about it: addresses, fees, tick spacings.
+
+Pools that are named without an address are looked up through their factories; a v4 pool's id follows from its key. Whatever the
+config says is held against the contracts once, at the start: a wrong number of decimals would trade the wrong amount.
+"""
+
+from typing import Literal, Self
+
+from eth_utils.address import is_address, to_checksum_address
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from agent.chains import abi
+from agent.chains.multicall import Read, read_all
+from agent.chains.rpc import Rpc, is_loopback, place_of, whole
+from agent.domain.amount import Asset
+from agent.domain.errors import ChainError, ConfigError
+from agent.domain.instrument import PIPS, Instrument, Pool, Protocol
+
+ZERO_ADDRESS = "0x" + "00" * 20
+MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"  # the same on almost every chain
+PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
+POLL_LOOPBACK_S, POLL_S = 0.25, 2.0
+HOOKS_IN_SWAPS = 0b1100_1100  # v4 Hooks: before swap, after swap, and the two that change a swap's amounts
+SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}  # fee in pips -> tick spacing, where the factories' own defaults hold
+V2_FEE_PIPS = 3_000
+# What one swap adds to a batch, in gas, as measured on the real contracts (tests/chain/test_uniswap_venue.py holds it to that).
+LEG_GAS: dict[Protocol, int] = {"v2": 75_000, "v3": 95_000, "v4": 110_000}
+BATCH_BASE_GAS = 75_000  # of the transaction itself: 21,000, call data, the router, and the permit
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _address(text: str) -> str:
+    if not is_address(text):
+        raise ValueError(f"{text[:48]!r} is not an address (0x and 40 hexadecimal digits, checksum right if it has one)")
+    return str(to_checksum_address(text))
+
+
+class Token(_Section):
+    """An ERC-20. `group` says which coins are interchangeable across venues; empty: the symbol."""
+
+    symbol: str = Field(min_length=1, max_length=16)
+    address: str
+    decimals: int = Field(ge=0, le=36)
+    group: str = ""
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        return _address(value)
+
+
+class Contracts(_Section):
+    """Where Uniswap lives on this chain. The factories are needed for pools without an address, the v4 ones for v4 pools."""
+
+    universal_router: str
+    permit2: str = PERMIT2
+    multicall3: str = MULTICALL3
+    weth: str = ""
+    v2_factory: str = ""
+    v3_factory: str = ""
+    v4_state_view: str = ""
+    v4_pool_manager: str = ""
+
+    @field_validator("*")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        return _address(value) if value else ""
+
+
+class PoolSection(_Section):
+    """One pool to trade in. `base` and `quote` are token symbols."""
+
+    protocol: Protocol
+    base: str
+    quote: str
+    fee_pips: int = Field(default=V2_FEE_PIPS, ge=0, lt=PIPS)
+    tick_spacing: int = Field(default=0, ge=0, le=32_767, description="0: the factory's default for the fee")
+    address: str = ""
+    hooks: str = ZERO_ADDRESS
+
+    @field_validator("address", "hooks")
+    @classmethod
+    def _are_addresses(cls, value: str) -> str:
+        return _address(value) if value else ""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.base == self.quote:
+            raise ValueError("base and quote are the same token")
+        if self.protocol == "v2" and self.fee_pips != V2_FEE_PIPS:
+            raise ValueError("a v2 pair always takes 3000 pips")
+        if self.protocol == "v4" and (self.address or not (self.tick_spacing or self.fee_pips in SPACINGS)):
+            raise ValueError("a v4 pool has no address, and needs a tick_spacing for this fee")
+        if int(self.hooks, 16) and (self.protocol != "v4" or int(self.hooks, 16) & HOOKS_IN_SWAPS):
+            raise ValueError("hooks that act in swaps are not modelled: leave this pool out")
+        return self
+
+
+class Config(_Section):
+    """Uniswap v2, v3 and v4 on one chain, traded by one wallet through Permit2 and the UniversalRouter."""
+
+    kind: Literal["uniswap"] = "uniswap"
+    rpc_url: str = Field(repr=False, description="http, https, ws or wss; may carry a provider's key, which is never shown")
+    chain_id: int = Field(ge=1)
+    wallet: str
+    contracts: Contracts
+    tokens: tuple[Token, ...] = Field(min_length=2, max_length=64)
+    pools: tuple[PoolSection, ...] = Field(min_length=1, max_length=64)
+    gas_fee_max_gwei: int = Field(default=500, ge=1, le=100_000, description="no transaction is built above it, whatever risk says")
+    gas_limit_max: int = Field(default=3_000_000, ge=21_000, le=30_000_000)
+    poll_s: float = Field(default=0, ge=0, le=60, description="0: 0.25 s on this machine, else 2 s")
+    timeout_s: float = Field(default=5, gt=0, le=60, description="of one request to the node")
+    tick_words: int = Field(default=4, ge=1, le=32, description="words of 256 ticks that are read on each side of the price")
+    confirmations: int = Field(default=2, ge=0, le=1_000, description="blocks on top of a trade's block until it counts as final")
+
+    @field_validator("rpc_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        try:
+            place_of(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("wallet")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        return _address(value)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        symbols = [token.symbol for token in self.tokens]
+        if len(set(symbols)) != len(symbols):
+            raise ValueError("two tokens have the same symbol")
+        for pool in self.pools:
+            if missing := {pool.base, pool.quote} - set(symbols):
+                raise ValueError(
+                    f"the pool {pool.protocol} {pool.base}/{pool.quote} names {min(missing)}, which is not among the tokens"
+                )
+            if pool.protocol == "v4" and not (self.contracts.v4_state_view and self.contracts.v4_pool_manager):
+                raise ValueError("v4 pools need contracts.v4_state_view and contracts.v4_pool_manager")
+            factory = {"v2": self.contracts.v2_factory, "v3": self.contracts.v3_factory, "v4": "-"}[pool.protocol]
+            if not pool.address and not factory:
+                raise ValueError(f"a {pool.protocol} pool without an address needs contracts.{pool.protocol}_factory")
+        return self
+
+    @property
+    def poll_every_s(self) -> float:
+        return self.poll_s or (POLL_LOOPBACK_S if is_loopback(self.rpc_url) else POLL_S)
+
+    def markets(self) -> set[str]:
+        """The pairs of groups that its pools trade."""
+        assets = self.assets
+        return {f"{assets[pool.base].group}/{assets[pool.quote].group}" for pool in self.pools}
+
+    @property
+    def home(self) -> str:
+        """Where this chain's assets live, in the words of CAIP-2."""
+        return f"eip155:{self.chain_id}"
+
+    @property
+    def native(self) -> Asset:
+        """The coin that pays for gas."""
+        return Asset("ETH", self.home, 18, "ETH")
+
+    @property
+    def assets(self) -> dict[str, Asset]:
+        """By symbol."""
+        return {
+            token.symbol: Asset(token.symbol, self.home, token.decimals, token.group or token.symbol, token.address)
+            for token in self.tokens
+        }
+
+
+async def discover(rpc: Rpc, venue: str, config: Config) -> tuple[Instrument, ...]:
+    """The instruments, with addresses and tick spacings from the chain. Raises ChainError when chain and config contradict."""
+    block = whole(await rpc.call("eth_blockNumber"))
+    contracts, assets = config.contracts, config.assets
+    reads = [Read(token.address, abi.decimals(), f"the token {token.symbol}") for token in config.tokens]
+    unplaced = [pool for pool in config.pools if pool.protocol != "v4" and not pool.address]
+    for pool in unplaced:
+        pair = assets[pool.base].address, assets[pool.quote].address
+        if pool.protocol == "v2":
+            reads.append(Read(contracts.v2_factory, abi.get_pair(*pair), "the v2 factory"))
+        else:
+            reads.append(Read(contracts.v3_factory, abi.get_pool(*pair, pool.fee_pips), "the v3 factory"))
+    answers = iter(await read_all(rpc, contracts.multicall3, reads, block))
+    for token in config.tokens:
+        (found,) = abi.decoded(["uint8"], next(answers), f"the token {token.symbol}")
+        if found != token.decimals:
+            raise ChainError(
+                f"{token.symbol} has {found} decimals on chain {rpc.chain_id}, the config says {token.decimals}: correct it"
+            )
+    places = {id(pool): _placed(pool, next(answers), rpc.chain_id) for pool in unplaced}
+    pools = [_pool(config, one, places.get(id(one), one.address)) for one in config.pools]
+    checked = await _checked_pools(rpc, contracts.multicall3, config.pools, pools, block)
+    return _instruments(venue, config, checked)
+
+
+def _placed(pool: PoolSection, answer: bytes, chain_id: int) -> str:
+    (address,) = abi.decoded(["address"], answer, f"the {pool.protocol} factory")
+    if not int(address, 16):
+        what = f"{pool.protocol} pool {pool.base}/{pool.quote} with {pool.fee_pips} pips"
+        raise ChainError(f"there is no {what} on chain {chain_id}: take it out of the config")
+    return str(to_checksum_address(address))
+
+
+def _pool(config: Config, section: PoolSection, address: str) -> Pool:
+    """The pool with its tokens in the contracts' order, by address."""
+    pair = config.assets[section.base].address, config.assets[section.quote].address
+    token0, token1 = sorted(pair, key=lambda one: int(one, 16))
+    if section.protocol == "v2":
+        return Pool("v2", address, token0, token1)
+    spacing = section.tick_spacing or SPACINGS.get(section.fee_pips, 0)
+    if section.protocol == "v3":
+        return Pool("v3", address, token0, token1, spacing)
+    pool_id = abi.v4_pool_id(token0, token1, section.fee_pips, spacing, section.hooks)
+    return Pool("v4", "", token0, token1, spacing, section.hooks, pool_id)
+
+
+async def _checked_pools(rpc: Rpc, multicall3: str, sections: tuple[PoolSection, ...], pools: list[Pool], block: int) -> list[Pool]:
+    """v2 and v3 contracts must trade the tokens that the config names, at its fee; their tick spacing is the contract's."""
+    reads = []
+    for pool in pools:
+        if pool.protocol != "v4":
+            reads += [Read(pool.address, abi.selector(f"{name}()"), f"the {pool.protocol} pool") for name in ("token0", "token1")]
+        if pool.protocol == "v3":
+            reads += [Read(pool.address, abi.selector(f"{name}()"), "the v3 pool") for name in ("fee", "tickSpacing")]
+    answers = iter(await read_all(rpc, multicall3, reads, block))
+    checked = []
+    for section, pool in zip(sections, pools, strict=True):
+        spacing = pool.tick_spacing
+        if pool.protocol != "v4":
+            pair = tuple(to_checksum_address(abi.decoded(["address"], next(answers), "the pool")[0]) for _ in range(2))
+            fee = abi.words(next(answers))[0] if pool.protocol == "v3" else section.fee_pips
+            spacing = abi.signed(abi.words(next(answers))[0]) if pool.protocol == "v3" else 0
+            if pair != (pool.token0, pool.token1) or fee != section.fee_pips:
+                what = f"{section.base}/{section.quote} at {section.fee_pips} pips"
+                raise ChainError(f"the {pool.protocol} pool {pool.address} is not {what}: correct its address")
+        checked.append(Pool(pool.protocol, pool.address, pool.token0, pool.token1, spacing, pool.hooks, pool.pool_id))
+    return checked
+
+
+def _instruments(venue: str, config: Config, pools: list[Pool]) -> tuple[Instrument, ...]:
+    found: dict[str, Instrument] = {}
+    for section, pool in zip(config.pools, pools, strict=True):
+        symbol = f"{pool.protocol}-{section.fee_pips}-{section.base}/{section.quote}"
+        if pool.protocol == "v4" and (pool.tick_spacing != SPACINGS.get(section.fee_pips) or int(pool.hooks, 16)):
+            symbol += f"-{pool.tick_spacing}-{pool.pool_id[2:10]}"
+        if symbol in found:
+            raise ChainError(f"the pool {symbol} is in the config twice: take one out")
+        base, quote = config.assets[section.base], config.assets[section.quote]
+        found[symbol] = Instrument(venue, symbol, base, quote, section.fee_pips, pool=pool, gas=LEG_GAS[pool.protocol])
+    return tuple(found.values())
