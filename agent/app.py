@@ -1,4 +1,7 @@
-"""The composition root: the one module that sees both sides. It reads the settings and puts the parts together."""
+"""The composition root: the one module that sees both sides. It reads the settings and puts the parts together.
+
+Adapters are imported when they are put together and not before, so that `--help` answers at once.
+"""
 
 import asyncio
 import contextlib
@@ -8,29 +11,35 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
+import msgspec
 
-from agent import __version__, observe
-from agent.config import Loaded, Settings, venue_module
-from agent.domain.errors import ConfigError, JournalError
-from agent.engine.loop import Engine
+from agent import __version__
+from agent.config import Loaded, Settings, load, venue_module
+from agent.domain.errors import ConfigError, RefusedError, SecretError, UsageError
+from agent.domain.events import Break, Record
 from agent.gateways import local
-from agent.journal.sqlite import SqliteJournal
-from agent.keys.keystore import Keystore
-from agent.keys.local import LocalSigner, assert_fast_backend
-from agent.keys.memory import harden_process
-from agent.keys.policy import swap_policy
 from agent.keys.secrets import Secret, read_secret
-from agent.keys.venue_key import VenueKey
-from agent.market.view import Market
-from agent.ports import Signer, Tools, Venue
+from agent.ports import Signer, Snapshot, Tools, Venue
+
+if TYPE_CHECKING:
+    from agent.engine.loop import Engine
+    from agent.engine.state import State
+    from agent.journal.sqlite import SqliteJournal
+    from agent.keys.local import LocalSigner
+    from agent.keys.venue_key import VenueKey
+
+__all__ = ["RealClock", "Secret", "read_secret", "running_engine"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RECONCILE_EVERY_S = 30
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+FOLLOW_S = 0.1
+SCRYPT_N_SANDBOX = 2**12  # the sandbox's key guards nothing; a real wallet takes the keystore's own default
+PLACES = (Path("isthmus.toml"), Path(".isthmus/isthmus.toml"), Path(".isthmus/demo/isthmus.toml"))
+
+Ask = Callable[[str], str]  # (name of a key) -> the password that a person typed
 
 
 class RealClock:
@@ -43,6 +52,27 @@ class RealClock:
         await asyncio.sleep(seconds)
 
 
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def default_config() -> Path:
+    """Where the settings are when nobody says: here, then of a sandbox here, then of a demo that was interrupted here."""
+    named = os.environ.get("ISTHMUS_CONFIG")
+    if named:
+        return Path(named)
+    return next((path for path in PLACES if path.exists()), PLACES[0])
+
+
+def settings_of(config: Path | None) -> Loaded:
+    """Load the settings and send logs to a file in their home folder, so that the terminal shows only what was asked for."""
+    from agent import observe
+
+    loaded = load(config or default_config())
+    _make_home(loaded.home)
+    observe.open_log(loaded.home / "isthmus.log")
+    return loaded
+
+
 def is_local(section: Any) -> bool:
     """Whether a venue's section names only this machine."""
     urls = [getattr(section, name, None) for name in ("url", "ws_url", "rpc_url")]
@@ -50,49 +80,177 @@ def is_local(section: Any) -> bool:
     return bool(named) and all(urlsplit(url).hostname in LOOPBACK for url in named)
 
 
-def open_wallet(loaded: Loaded, ask: Callable[[str], Secret] | None = None) -> LocalSigner | None:
+def live_venues(loaded: Loaded) -> list[str]:
+    """Venues that are not on this machine: what trades there is real money."""
+    return [name for name, section in loaded.venues.items() if not is_local(section)]
+
+
+def refuse_unarmed(loaded: Loaded, *, live: bool) -> None:
+    """Raises RefusedError before anything is connected, when live venues are named and not armed twice: in the file and here."""
+    found = live_venues(loaded)
+    if found and not (live and loaded.settings.armed):
+        fix = "say --live" if loaded.settings.armed else f"set armed = true in {loaded.path.name} and say --live"
+        raise RefusedError(f"refused: VENUE_NOT_ARMED: {', '.join(found)} would trade real money; {fix}")
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"cannot make the home folder {home}: {error.strerror}; choose another `home`") from None
+
+
+# -- the wallet --------------------------------------------------------------------------------------------------------
+
+
+def wallet_new(folder: Path, name: str, password: Secret, *, is_sandbox: bool = False) -> str:
+    """Make a key in the keystore `folder`; its address. Raises SecretError."""
+    from agent.keys.keystore import SCRYPT_N, Keystore
+
+    return Keystore(folder, SCRYPT_N_SANDBOX if is_sandbox else SCRYPT_N).new(name, password)
+
+
+def wallet_import(folder: Path, name: str, key: Secret, password: Secret) -> str:
+    """Take a private key in; its address. Raises SecretError."""
+    from agent.keys.keystore import Keystore
+
+    return Keystore(folder).import_key(name, key, password)
+
+
+def wallet_list(folder: Path) -> dict[str, str]:
+    """name -> address of every key in the keystore. Nothing is unlocked. Raises SecretError."""
+    from agent.keys.keystore import Keystore
+
+    return {one.name: one.address for one in Keystore(folder).list_keys()}
+
+
+def wallet_address(loaded: Loaded) -> str:
+    """Unlock the wallet that the settings name, and lock it again; its address. Raises SecretError with the fix."""
+    wallet = open_wallet(loaded)
+    if wallet is None:
+        raise SecretError("the settings have no [wallet] section; add one")
+    try:
+        return wallet.address
+    finally:
+        wallet.close()
+
+
+def open_wallet(loaded: Loaded, ask: Ask | None = None) -> "LocalSigner | None":
     """Unlock the wallet that the settings name. Raises SecretError with the fix."""
+    from agent.keys.keystore import Keystore
+
     wallet = loaded.settings.wallet
     if wallet is None:
         return None
-    password = (ask or _no_prompt)(wallet.keystore) if wallet.password == "ask" else secret_of(loaded, wallet.password)
+    password = Secret((ask or _no_prompt)(wallet.keystore)) if wallet.password == "ask" else secret_of(loaded, wallet.password)
     return Keystore(loaded.keystore_path).unlock(wallet.keystore, password)
 
 
 def secret_of(loaded: Loaded, reference: str) -> Secret:
     """Read a reference of the settings; a relative `file:` is relative to the settings file."""
     kind, _, rest = reference.partition(":")
-    if kind == "file" and rest and not Path(rest).is_absolute():
+    if kind == "file" and rest and not Path(rest).expanduser().is_absolute():
         reference = f"file:{loaded.path.parent / rest}"
     return read_secret(reference)
 
 
-def _no_prompt(name: str) -> Secret:
-    raise ConfigError(f'wallet.password = "ask" needs a terminal; use env:, file: or keyring: for {name}')
+def signs_fast() -> None:
+    """Raises SignerError if the native signing code is missing."""
+    from agent.keys.local import assert_fast_backend
+
+    assert_fast_backend()
 
 
-def open_journal(loaded: Loaded, *, read_only: bool = False) -> SqliteJournal:
-    if read_only and not loaded.journal_path.exists():
-        raise JournalError(f"there is no journal yet at {loaded.journal_path}; `isthmus run` or `isthmus order submit` begins one")
-    loaded.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return SqliteJournal(loaded.journal_path, loaded.settings.durability, read_only=read_only)
+def _no_prompt(name: str) -> str:
+    raise SecretError(f'wallet.password = "ask" needs a terminal; use env:, file: or keyring: for {name}')
+
+
+# -- the journal -------------------------------------------------------------------------------------------------------
+
+
+def open_journal(loaded: Loaded) -> "SqliteJournal":
+    """For the one writer. Raises UsageError if another agent has it."""
+    from agent.journal.sqlite import SqliteJournal
+
+    if local.is_running(loaded.home):
+        raise UsageError(f"an agent is already running in {loaded.home}; stop it, or give this one another `home`")
+    _make_home(loaded.home)
+    return SqliteJournal(loaded.journal_path, loaded.settings.durability)
+
+
+def replay(loaded: Loaded) -> "State":
+    """The state that the journal gives, without starting anything; empty where there is no journal yet. Raises JournalError."""
+    from agent.engine.state import State
+    from agent.journal.sqlite import SqliteJournal
+
+    state = State()
+    if loaded.journal_path.exists():
+        with contextlib.closing(SqliteJournal(loaded.journal_path, read_only=True)) as journal:
+            for record in journal.read():
+                state.apply(record)
+    return state
+
+
+async def follow(loaded: Loaded, state: "State") -> AsyncIterator[Record]:
+    """The records that a running agent adds to its journal, each already applied to `state`; ends when the agent has gone."""
+    from agent.journal.sqlite import SqliteJournal
+
+    with contextlib.closing(SqliteJournal(loaded.journal_path, read_only=True)) as journal:
+        while True:
+            was_running = local.is_running(loaded.home)
+            for record in journal.read(state.seq):
+                state.apply(record)
+                yield record
+            if not was_running:
+                return
+            await asyncio.sleep(FOLLOW_S)
+
+
+async def look_at_accounts(loaded: Loaded) -> list[Snapshot]:
+    """What every venue with an account says now. The wallet stays locked: looking needs no signature."""
+    account = loaded.settings.account
+    async with open_venues(loaded, None) as (venues, _):
+        seen = [name for name, venue in venues.items() if _has_account(loaded.venues[name])]
+        shots = await asyncio.gather(*(venues[name].snapshot() for name in seen))
+    return [msgspec.structs.replace(shot, account=account) for shot in shots]
+
+
+async def reconcile_journal(loaded: Loaded) -> list[Break]:
+    """Hold the journal against every venue that it knows, with no agent running. Raises UsageError where there is none."""
+    from agent.settlement.reconcile import compare
+
+    if not loaded.journal_path.exists():
+        raise UsageError(f"there is no journal yet at {loaded.journal_path}; `isthmus run` or `isthmus order submit` begins one")
+    state, shots = replay(loaded), await look_at_accounts(loaded)
+    known = [shot for shot in shots if (shot.account, shot.venue) in state.adopted]
+    return list(compare(state.ledger, known, state.orders))
+
+
+def _has_account(section: Any) -> bool:
+    return bool(getattr(section, "secret", "") or getattr(section, "wallet", ""))
+
+
+# -- the parts together ------------------------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def open_venues(loaded: Loaded, wallet: LocalSigner | None) -> AsyncIterator[tuple[dict[str, Venue], dict[str, Signer]]]:
+async def open_venues(
+    loaded: Loaded, wallet: "LocalSigner | None"
+) -> AsyncIterator[tuple[dict[str, Venue], dict[str, Signer]]]:
     """Connect every venue of the settings, each with the signer that its orders need."""
     venues: dict[str, Venue] = {}
     signers: dict[str, Signer] = {}
     try:
         for name, section in loaded.venues.items():
             key = venue_key(loaded, name, section)
-            venues[name] = await venue_module(section.kind, name).connect(name, section, Tools(RealClock(), key))
+            tools = Tools(RealClock(), key, loaded.settings.account)
+            venues[name] = await venue_module(section.kind, name).connect(name, section, tools)
             profile = venues[name].profile
             if profile.chain_id is None:
                 if key is not None:
                     signers[name] = key
             elif wallet is not None:
-                _allow(wallet, loaded.settings, section, profile.chain_id)
+                _allow(wallet, loaded.settings, name, section, profile.chain_id)
                 signers[name] = wallet
         yield venues, signers
     finally:
@@ -100,14 +258,21 @@ async def open_venues(loaded: Loaded, wallet: LocalSigner | None) -> AsyncIterat
             await venue.close()
 
 
-def venue_key(loaded: Loaded, name: str, section: Any) -> VenueKey | None:
+def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":
+    """The API key's secret half, behind an object that only signs; None for a venue that is watched. Raises SecretError."""
+    from agent.keys.venue_key import VenueKey
+
     if not getattr(section, "secret", ""):
         return None
     return VenueKey(f"{name}:{section.api_key[:6]}", name, section.api_key, secret_of(loaded, section.secret))
 
 
-def _allow(wallet: LocalSigner, settings: Settings, section: Any, chain_id: int) -> None:
+def _allow(wallet: "LocalSigner", settings: Settings, name: str, section: Any, chain_id: int) -> None:
     """What the wallet's key may sign for this venue: swaps through its router, and exact approvals to Permit2."""
+    from agent.keys.policy import swap_policy
+
+    if wallet.address.lower() != section.wallet.lower():
+        raise ConfigError(f"venues.{name}.wallet is {section.wallet}, the keystore opens {wallet.address}; make them the same")
     tokens = frozenset(token.address for token in section.tokens)
     limits = settings.risk
     fee_max = int(limits.gas_fee_cap_gwei.partition(".")[0] or 0) * 10**9 + 10**9
@@ -118,19 +283,23 @@ def _allow(wallet: LocalSigner, settings: Settings, section: Any, chain_id: int)
 
 
 @contextlib.asynccontextmanager
-async def running_engine(
-    loaded: Loaded, *, live: bool = False, ask: Callable[[str], Secret] | None = None
-) -> AsyncIterator[Engine]:
-    """A running engine with its desk socket and schedules. Leaving the context stops it cleanly; SIGTERM does the same."""
-    harden_process()
-    assert_fast_backend()
+async def running_engine(loaded: Loaded, *, live: bool = False, ask: Ask | None = None) -> "AsyncIterator[Engine]":
+    """A running engine with its desk socket and schedules. Leaving the context stops it cleanly; so do SIGTERM and Ctrl-C.
+
+    Ctrl-C is passed on as KeyboardInterrupt when everything has been stopped in order.
+    """
+    from agent.engine.loop import Engine
+    from agent.keys.memory import harden_process
+    from agent.market.view import Market
+
     if not loaded.venues:
         raise ConfigError(f"{loaded.path.name} names no venue; add a [venues.NAME] section")
+    harden_process()
+    signs_fast()
+    heard: list[int] = []
     journal = open_journal(loaded)
     try:
-        wallet = open_wallet(loaded, ask)
-        async with open_venues(loaded, wallet) as (venues, signers):
-            remote = frozenset(name for name, section in loaded.venues.items() if not is_local(section))
+        async with open_venues(loaded, open_wallet(loaded, ask)) as (venues, signers):
             engine = Engine(
                 journal,
                 venues,
@@ -139,47 +308,43 @@ async def running_engine(
                 loaded.rules(live=live),
                 Market(),
                 loaded.settings.account,
-                live=remote,
+                live=frozenset(live_venues(loaded)),
                 run_id=uuid.uuid4().hex,
                 version=__version__,
                 config_hash=loaded.digest,
             )
-            async with _working(engine, loaded.home):
+            async with _working(engine, loaded.home, heard):
                 yield engine
     finally:
         journal.close()
+    if signal.SIGINT in heard:
+        raise KeyboardInterrupt
 
 
 @contextlib.asynccontextmanager
-async def _working(engine: Engine, home: Path) -> AsyncIterator[None]:
+async def _working(engine: "Engine", home: Path, heard: list[int]) -> AsyncIterator[None]:
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
     loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, lambda: asyncio.ensure_future(engine.stop("signal")))
+
+    def stop(number: int) -> None:
+        heard.append(number)
+        loop.create_task(engine.stop(signal.Signals(number).name))
+
     scheduler = AsyncIOScheduler()
     scheduler.add_job(engine.watch, "interval", seconds=RECONCILE_EVERY_S, max_instances=1, coalesce=True)
-    scheduler.start()
     task = asyncio.create_task(engine.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    scheduler.start()
     try:
         async with local.serve(engine, home):
             yield
     finally:
         scheduler.shutdown(wait=False)
         await engine.stop("leaving")
-        for number in STOP_SIGNALS:
-            loop.remove_signal_handler(number)
-        await task
-
-
-def log_to(loaded: Loaded) -> None:
-    """Logs go to a file in the home folder, so that the terminal shows only what the user asked for."""
-    loaded.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    observe.open_log(loaded.home / "isthmus.log")
-
-
-def default_config() -> Path:
-    """Where the settings are when nobody says: here, or in the folder of a demo that was interrupted here."""
-    named = os.environ.get("ISTHMUS_CONFIG")
-    for path in (Path(named) if named else Path("isthmus.toml"), Path(".isthmus/demo/isthmus.toml")):
-        if path.exists() or named:
-            return path
-    return Path("isthmus.toml")
+        try:
+            await task
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)

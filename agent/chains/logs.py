@@ -143,8 +143,8 @@ def log_filter(addresses: Sequence[str], first: int, last: int) -> dict[str, Any
 
 
 def _has_shape(log: Log) -> bool:
-    topics, least = _SHAPES.get(log.topics[0], (0, 0)) if log.topics else (0, 0)
-    return topics == len(log.topics) and len(log.data) >= 32 * least
+    shape = _SHAPES.get(log.topics[0]) if log.topics else None
+    return shape is not None and shape[0] == len(log.topics) and len(log.data) >= 32 * shape[1]
 
 
 def _log(item: dict[str, Any]) -> Log:

@@ -61,8 +61,9 @@ class Rpc:
 
     async def open(self) -> None:
         """Connect, or connect again, and check the chain's id. Raises ChainError in one line that says what to do."""
-        await self.close()
-        self._web3 = _web3(self._url, self._timeout_s)
+        if self._is_socket or self._web3 is None:  # over HTTP, requests that are under way are left alone
+            await self.close()
+            self._web3 = _web3(self._url, self._timeout_s)
         try:
             if self._is_socket:
                 await asyncio.wait_for(self._web3.provider.connect(), self._timeout_s)

@@ -5,6 +5,11 @@ One JSON object a line, one answer a line. The socket lies in the agent's home f
 
 import asyncio
 import contextlib
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from agent.ports import Desk
 LINE_MAX = 64 * 1024
 TIMEOUT_S = 60.0
 SOCKET = "desk.sock"
+PATH_MAX = 100  # what every system allows for the address of a Unix socket
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
@@ -44,9 +50,9 @@ _write = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
 @contextlib.asynccontextmanager
-async def serve(desk: Desk, home: Path) -> Any:
-    """Answer requests while the context is open."""
-    path = home / SOCKET
+async def serve(desk: Desk, home: Path) -> AsyncIterator[None]:
+    """Answer requests while the context is open. Only the agent that holds the journal's lock calls this: an old socket is stale."""
+    path = socket_path(home)
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(lambda r, w: _talk(desk, r, w), path, limit=LINE_MAX)
     path.chmod(0o600)
@@ -60,18 +66,24 @@ async def serve(desk: Desk, home: Path) -> Any:
 async def ask(home: Path, request: Request) -> Any:
     """One request to a running agent. Raises VenueError when none is running, UsageError with the agent's own words when it refuses."""
     try:
-        reader, writer = await asyncio.open_unix_connection(home / SOCKET, limit=LINE_MAX * 16)
+        reader, writer = await asyncio.open_unix_connection(socket_path(home), limit=LINE_MAX * 16)
     except OSError:
         raise VenueError("no agent is running here; `isthmus run` starts one") from None
     try:
         writer.write(_write.encode(request) + b"\n")
         async with asyncio.timeout(TIMEOUT_S):
             answer = msgspec.json.decode(await reader.readline() or b"{}")
+    except TimeoutError:
+        raise VenueError(f"the agent did not answer within {TIMEOUT_S:.0f} s; look at its log in {home}") from None
+    except (ConnectionError, ValueError, msgspec.DecodeError):
+        raise VenueError("the agent broke the connection off; look at its log, and at `isthmus order list`") from None
     finally:
         writer.close()
     if "error" in answer:
         raise UsageError(str(answer["error"]))
-    return answer.get("result")
+    if "result" not in answer:
+        raise VenueError("the agent left without an answer; look at its log, and at `isthmus order list`")
+    return answer["result"]
 
 
 def read_break(answer: Any) -> Break:
@@ -80,7 +92,26 @@ def read_break(answer: Any) -> Break:
 
 
 def is_running(home: Path) -> bool:
-    return (home / SOCKET).exists()
+    """Whether an agent answers here. A socket that a crash left behind does not count."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket_path(home)))
+        except OSError:
+            return False
+    return True
+
+
+def socket_path(home: Path) -> Path:
+    """In the home folder, or, where that path is too long for a socket, in a private folder of this user's."""
+    path = home / SOCKET
+    if len(os.fsencode(path)) <= PATH_MAX:
+        return path
+    folder = Path(tempfile.gettempdir()) / f"isthmus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise UsageError(f"{folder} is open to others; remove it, or choose a shorter `home` than {home}")
+    return folder / f"{hashlib.sha256(os.fsencode(home)).hexdigest()[:24]}.sock"
 
 
 async def _talk(desk: Desk, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -21,7 +21,7 @@ CROSSED_BOOK = "CROSSED_BOOK"
 
 
 class Book:
-    """Owns the levels of one instrument. Ticks and lots are integers; bids are kept negated, so that both sides rise."""
+    """Owns the levels of one instrument, in ticks and lots. Both sides rise by price: the best ask is first, the best bid last."""
 
     __slots__ = (
         "_ask_lots",
@@ -61,12 +61,13 @@ class Book:
 
     def levels(self, count: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
         """The best `count` bids and asks, best first, whatever `is_valid` says."""
-        bids = zip([-ticks for ticks in self._bid_ticks[:count]], self._bid_lots, strict=False)
-        return tuple(bids), tuple(zip(self._ask_ticks[:count], self._ask_lots, strict=False))
+        end = -count - 1
+        bids = zip(self._bid_ticks[:end:-1], self._bid_lots[:end:-1], strict=True)
+        return tuple(bids), tuple(zip(self._ask_ticks[:count], self._ask_lots[:count], strict=True))
 
     def _apply_snapshot(self, fact: BookSnapshot) -> None:
-        bids = sorted((-ticks, lots) for ticks, lots in fact.bids if lots)
-        asks = sorted((ticks, lots) for ticks, lots in fact.asks if lots)
+        bids = sorted(level for level in fact.bids if level[1])
+        asks = sorted(level for level in fact.asks if level[1])
         self._bid_ticks, self._bid_lots = [ticks for ticks, _ in bids], [lots for _, lots in bids]
         self._ask_ticks, self._ask_lots = [ticks for ticks, _ in asks], [lots for _, lots in asks]
         self.seq, self.at_ns, self.trouble, self._is_joined = fact.seq, fact.at_ns, "", False
@@ -89,29 +90,30 @@ class Book:
             self._pending.append(diff)
             return
         if diff.bids:
-            _merge(self._bid_ticks, self._bid_lots, diff.bids, -1)
+            _merge(self._bid_ticks, self._bid_lots, diff.bids)
+            if len(self._bid_ticks) > LEVELS_MAX:
+                del self._bid_ticks[:-LEVELS_MAX], self._bid_lots[:-LEVELS_MAX]
         if diff.asks:
-            _merge(self._ask_ticks, self._ask_lots, diff.asks, 1)
+            _merge(self._ask_ticks, self._ask_lots, diff.asks)
+            if len(self._ask_ticks) > LEVELS_MAX:
+                del self._ask_ticks[LEVELS_MAX:], self._ask_lots[LEVELS_MAX:]
         self.seq, self._is_joined = diff.seq_last, True
         self.at_ns = max(self.at_ns, diff.at_ns)
         self._check_crossed()
 
     def _check_crossed(self) -> None:
-        if self._bid_ticks and self._ask_ticks and -self._bid_ticks[0] >= self._ask_ticks[0]:
+        if self._bid_ticks and self._ask_ticks and self._bid_ticks[-1] >= self._ask_ticks[0]:
             self.trouble = CROSSED_BOOK
 
 
-def _merge(keys: list[int], sizes: list[int], changes: tuple[Level, ...], sign: int) -> None:
-    for ticks, lots in changes:
-        key = sign * ticks
-        place = bisect_left(keys, key)
-        if place < len(keys) and keys[place] == key:
-            if lots:
-                sizes[place] = lots
+def _merge(ticks: list[int], lots: list[int], changes: tuple[Level, ...]) -> None:
+    for price, size in changes:
+        place = bisect_left(ticks, price)
+        if place < len(ticks) and ticks[place] == price:
+            if size:
+                lots[place] = size
             else:
-                del keys[place], sizes[place]
-        elif lots:
-            keys.insert(place, key)
-            sizes.insert(place, lots)
-    if len(keys) > LEVELS_MAX:
-        del keys[LEVELS_MAX:], sizes[LEVELS_MAX:]
+                del ticks[place], lots[place]
+        elif size:
+            ticks.insert(place, price)
+            lots.insert(place, size)

@@ -7,7 +7,7 @@ import msgspec
 
 from agent.domain.market import ChainHead
 from agent.domain.plan import Reason
-from agent.domain.price import Price, decimal_of
+from agent.domain.price import Price, bps_between
 from agent.market.book import Book
 
 STALE_BOOK = "STALE_BOOK"
@@ -65,7 +65,7 @@ def pool_trouble(name: str, block: int, head: ChainHead | None, now_ns: int, lim
 
 def outlier_trouble(name: str, mid: Price, median: Price, limits: QualityLimits) -> Reason | None:
     """Why a middle price cannot be trusted beside the `median` of the other sources, or None."""
-    away_bps = abs(float(decimal_of(mid) / decimal_of(median)) - 1) * 10_000
+    away_bps = abs(bps_between(mid, median))
     if 0 < limits.outlier_bps_max < away_bps:
         return Reason(
             OUTLIER,

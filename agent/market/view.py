@@ -13,7 +13,7 @@ from agent.domain.errors import LiquidityError
 from agent.domain.instrument import Instrument
 from agent.domain.market import BookDiff, BookSnapshot, ChainHead, Listed, MarketFact, PoolRanges, PoolReserves, TradePrint
 from agent.domain.plan import Reason
-from agent.domain.price import Price, ticks_price
+from agent.domain.price import Price, bps_between, ticks_price
 from agent.liquidity.concentrated import Concentrated, checked
 from agent.liquidity.constant_product import ConstantProduct
 from agent.liquidity.depth import Depth
@@ -219,12 +219,20 @@ def _pool_fact(found: Instrument, fact: PoolReserves | PoolRanges) -> _PoolFact:
 
 
 def _outliers(found: Sequence[Source], limits: QualityLimits) -> Iterator[Reason | None]:
-    """For each source why it lies off the median of all *other* sources, or None. A single source has nobody to disagree with."""
+    """For each source why it lies off the median of all *other* sources, or None. A single source has nobody to disagree with.
+
+    Of two middle values the nearer counts: halfway between a right price and a wrong one lies no price at all.
+    """
     order = sorted(source.mid for source in found)
     for source in found:
         others = list(order)
         del others[bisect_left(others, source.mid)]
-        yield outlier_trouble(source.instrument.id, source.mid, _median(others), limits) if others else None
+        if others:
+            middle = others[(len(others) - 1) // 2], others[len(others) // 2]
+            median = min(middle, key=lambda one: abs(bps_between(one, source.mid)))  # noqa: B023 - used at once
+            yield outlier_trouble(source.instrument.id, source.mid, median, limits)
+        else:
+            yield None
 
 
 def _median(rising: Sequence[Price]) -> Price:

@@ -106,6 +106,15 @@ def floored(curve: Curve, base: float) -> Curve:
     )
 
 
+def cut(curve: Curve, base: float) -> Curve:
+    """The same book, as if it ended after `base` coins."""
+    if base <= 0:
+        return Curve(True, [], [], [], [])
+    last = bisect_left(curve.base, base * (1 - 1e-12))
+    quote = quote_for(curve, base)
+    return Curve(True, curve.u[: last + 1], [*curve.base[:last], base], [*curve.quote[:last], quote], curve.slope[: last + 1])
+
+
 def supply(curve: Curve, u: float) -> float:
     """Base traded when the marginal price has worsened to u, a level at exactly u included."""
     k = bisect_right(curve.u, u) - 1
@@ -126,6 +135,8 @@ def quote_for(curve: Curve, base: float) -> float:
     """Quote coins for `base` coins, after the fee."""
     if curve.is_book:
         k = bisect_left(curve.base, base)
+        if k < len(curve.u) and curve.base[k] == base:
+            return curve.quote[k]
         before, quote = (curve.base[k - 1], curve.quote[k - 1]) if k else (0.0, 0.0)
         return quote + (base - before) * price_at(curve.u[k]) if k < len(curve.u) else quote
     k = bisect_right(curve.base, base) - 1

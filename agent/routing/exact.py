@@ -13,10 +13,11 @@ from agent.domain.price import Price
 from agent.liquidity.depth import Depth, buy_lots, sell_lots
 from agent.market.view import Source
 from agent.routing.cost import after_fee
-from agent.routing.curve import worst_ticks
 from agent.routing.fill import IN, OUT, Filling, fill
-from agent.routing.problem import Order, Task, levels, scale
+from agent.routing.problem import Order, Task, levels, locked, most_lots, scale, worst_touched
 from agent.routing.search import Choice
+
+_EDGE = 1 - 1e-9  # the end of a pool's known liquidity in floats, so that the exact pool surely reaches it
 
 
 class Leg(msgspec.Struct, frozen=True):
@@ -37,9 +38,12 @@ class Broken(msgspec.Struct, frozen=True):
     why: str
 
 
-def settle(task: Task, choice: Choice) -> list[Leg] | Broken:
-    """The exact legs of a choice. They never exceed the quantity, nor when selling a balance."""
-    bases = _lots(task, choice.filling)
+def settle(task: Task, choice: Choice, bumped: int | None = None) -> list[Leg] | Broken:
+    """The exact legs of a choice. They never exceed the quantity, nor when selling a balance.
+
+    Books round down to lots, but `bumped` rounds up: with coarse lots that can be better.
+    """
+    bases = _lots(task, choice.filling, bumped)
     _pools(task, choice, bases)
     _dust(task, choice.filling, bases)
     legs = []
@@ -59,9 +63,9 @@ def exact_leg(order: Order, source: Source, i: int, base: int) -> Leg | Broken:
         if isinstance(state, Depth):
             lots = base // found.lot_units
             swap = sell_lots(state, lots) if side == "sell" else buy_lots(state, lots)
-            ticks = _worst(levels(source, side), lots)
+            ticks = worst_touched(levels(source, side), lots)
             quote = swap.amount_out if side == "sell" else after_fee(swap.amount_in, found.fee_pips, side)
-            return Leg(i, lots * found.lot_units, quote, _locked(order, found, ticks, lots), ticks, lots)
+            return Leg(i, lots * found.lot_units, quote, locked(order, found, ticks, lots), ticks, lots)
         zero_for_one = (side == "sell") == found.base_is_token0
         swap = state.swap_in(base, zero_for_one) if side == "sell" else state.swap_out(base, zero_for_one)
     except LiquidityError as error:
@@ -90,29 +94,11 @@ def beyond(found: Instrument, side: Side, base: int, quote: int, limit: Price) -
     return left < right if side == "sell" else left > right
 
 
-def _locked(order: Order, found: Instrument, ticks: int, lots: int) -> int:
-    """What buying on a book locks: all of it at the worst tick, slippage included; never beyond the limit."""
-    if order.limit is not None:
-        last = worst_ticks(found, order.side, order.limit)
-        ticks = min(-(-ticks * (10_000 + order.rules.reserve_bps) // 10_000), last)
-    else:
-        ticks = -(-ticks * (10_000 + order.rules.reserve_bps) // 10_000)
-    return int(-(-ticks * found.tick_units * lots * found.lot_units // 10**found.base.decimals))
-
-
 def _slipped(order: Order, quote: int) -> int:
     return -(-quote * (10_000 + order.rules.reserve_bps) // 10_000)
 
 
-def _worst(side: Sequence[tuple[int, int]], lots: int) -> int:
-    for ticks, size in side:
-        lots -= size
-        if lots <= 0:
-            return ticks
-    raise LiquidityError("the book's known levels are used up: trade less")
-
-
-def _lots(task: Task, filling: Filling) -> dict[int, int]:
+def _lots(task: Task, filling: Filling, bumped: int | None) -> dict[int, int]:
     """Books in whole lots, in units of their base; pools in use with nothing yet."""
     bases: dict[int, int] = {}
     left = task.order.quantity.units
@@ -123,10 +109,9 @@ def _lots(task: Task, filling: Filling) -> dict[int, int]:
         bases[i] = 0
         if found.is_book:
             size = found.lot_units * scale(task.order, found)
-            wanted = int(filling.base[i] * 10**found.base.decimals / found.lot_units * (1 + 1e-12) + 1e-9)
-            lots = min(wanted, left // size, _room(task, i, bases) // found.lot_units)
-            bases[i] = lots * found.lot_units
-            left -= lots * size
+            wanted = int(filling.base[i] * 10**found.base.decimals / found.lot_units * (1 + 1e-12) + 1e-9) + (i == bumped)
+            bases[i] = _fitting(task, i, bases, min(wanted, left // size) * found.lot_units)
+            left -= bases[i] * scale(task.order, found)
     return bases
 
 
@@ -137,23 +122,20 @@ def _pools(task: Task, choice: Choice, bases: dict[int, int]) -> None:
     if not pools:
         return
     coin = 10**order.quantity.asset.decimals
-    left = order.quantity.units - sum(base * scale(order, task.sources[i].instrument) for i, base in bases.items())
-    if filling.base[-1] > 1e-9 * task.problem.quantity:
-        left = min(left, int(sum(filling.base[i] for i in pools) * coin))
-        amounts: Sequence[float] = filling.base
-    else:
-        amounts = _again(task, choice, pools, left / coin) or filling.base
+    left = _left(task, bases)
+    amounts = filling.base if _leaves_rest(task, filling) else _again(task, choice, pools, left / coin) or filling.base
     for i in pools:
         unit = scale(order, task.sources[i].instrument)
-        bases[i] = max(min(int(amounts[i] * coin), left) // unit, 0)
-        bases[i] = min(bases[i], _room(task, i, bases))
+        bases[i] = _fitting(task, i, bases, max(min(int(amounts[i] * coin), left) // unit, 0))
         left -= bases[i] * unit
-    for i in sorted(pools, key=lambda i: -bases[i]):  # the last units: rounding, and lots where nothing was solved again
+    if _leaves_rest(task, filling):
+        return
+    for i in sorted(pools, key=lambda i: -bases[i]):  # the last units that rounding left
         unit = scale(order, task.sources[i].instrument)
-        if filling.base[-1] <= 1e-9 * task.problem.quantity and not _is_full(task, filling, i):
-            more = min(left // unit, _room(task, i, bases) - bases[i])
-            bases[i] += max(more, 0)
-            left -= max(more, 0) * unit
+        before = bases[i]
+        if left >= unit:
+            bases[i] = _fitting(task, i, bases, before + left // unit)
+            left -= (bases[i] - before) * unit
 
 
 def _again(task: Task, choice: Choice, pools: list[int], quantity: float) -> list[float] | None:
@@ -161,42 +143,70 @@ def _again(task: Task, choice: Choice, pools: list[int], quantity: float) -> lis
     problem = msgspec.structs.replace(task.problem, quantity=quantity)
     last = len(problem.curves) - 1
     state = [IN if i in pools else choice.state[i] if i == last else OUT for i in range(last + 1)]
-    filling = fill(problem, state, problem.curves)
+    filling = fill(problem, state, problem.curves) if quantity > 0 else None
     return filling.base if filling else None
 
 
 def _dust(task: Task, filling: Filling, bases: dict[int, int]) -> None:
     """What is still left goes to books in use whose lots are fine enough, best price first."""
-    order = task.order
-    left = order.quantity.units - sum(base * scale(order, task.sources[i].instrument) for i, base in bases.items())
-    if filling.base[-1] > 1e-9 * task.problem.quantity:
+    if _leaves_rest(task, filling):
         return
+    left = _left(task, bases)
     for i in sorted(bases, key=lambda i: filling.u[i]):
         found = task.sources[i].instrument
-        size = found.lot_units * scale(order, found)
-        if not found.is_book or left < size:
-            continue
-        more = min(left // size, (_room(task, i, bases) - bases[i]) // found.lot_units)
-        if more > 0:
-            bases[i] += more * found.lot_units
-            left -= more * size
+        size = found.lot_units * scale(task.order, found)
+        if found.is_book and left >= size:
+            before = bases[i]
+            bases[i] = _fitting(task, i, bases, before + left // size * found.lot_units)
+            left -= (bases[i] - before) * scale(task.order, found)
 
 
-def _room(task: Task, i: int, bases: dict[int, int]) -> int:
-    """The most base units that source i can trade: its levels within the limit and, selling, what others leave of the balance."""
-    order, source = task.order, task.sources[i]
+def _left(task: Task, bases: dict[int, int]) -> int:
+    """What is not placed yet, in units of the base group."""
+    return int(task.order.quantity.units - sum(base * scale(task.order, task.sources[i].instrument) for i, base in bases.items()))
+
+
+def _leaves_rest(task: Task, filling: Filling) -> bool:
+    """Whether the search itself leaves a part of the order untraded."""
+    return filling.base[-1] > 1e-9 * task.problem.quantity
+
+
+def _fitting(task: Task, i: int, bases: dict[int, int], wanted: int) -> int:
+    """The most base units up to `wanted` that source i can trade: within the limit, and within what others leave of the balance."""
+    order, source, curve = task.order, task.sources[i], task.problem.curves[i]
     found = source.instrument
-    most = order.quantity.units // scale(order, found)
-    if found.is_book:
-        known = len(task.problem.curves[i].u)
-        most = min(most, sum(lots for _, lots in levels(source, order.side)[:known]) * found.lot_units)
     number = next(number for number, group in enumerate(task.problem.groups) if i in group)
+    others = {other: bases[other] for other in task.problem.groups[number] if other != i and bases.get(other)}
     budget = task.budgets[number]
-    if budget is None or order.side == "buy":
-        return most
-    return min(most, budget - sum(bases.get(other, 0) for other in task.problem.groups[number] if other != i))
+    if found.is_book:
+        known = int(curve.base[-1] * 10**found.base.decimals / found.lot_units + 0.5)
+        lots = min(wanted // found.lot_units, known)
+        if budget is not None:
+            lots = most_lots(order, source, lots, budget - _taken(task, others))
+        return lots * found.lot_units
+    wanted = min(wanted, int(curve.base[-1] * 10**found.base.decimals * _EDGE))
+    if budget is None or wanted <= 0:
+        return wanted
+    left = budget - _taken(task, others)
+    return min(wanted, left) if order.side == "sell" else _most_bought(order, source, i, wanted, left)
 
 
-def _is_full(task: Task, filling: Filling, i: int) -> bool:
-    """Whether a pool has given all that the limit, or what is known of it, allows."""
-    return filling.base[i] >= task.problem.curves[i].base[-1] * (1 - 1e-12)
+def _taken(task: Task, bases: dict[int, int]) -> int:
+    """What sources take from their balance."""
+    if task.order.side == "sell":
+        return sum(bases.values())
+    legs = (exact_leg(task.order, task.sources[i], i, base) for i, base in bases.items())
+    return sum(leg.locked for leg in legs if isinstance(leg, Leg))
+
+
+def _most_bought(order: Order, source: Source, i: int, wanted: int, budget: int) -> int:
+    """The most base up to `wanted` that a pool gives for `budget` quote units, slippage kept back."""
+    leg = exact_leg(order, source, i, wanted)
+    if isinstance(leg, Broken) or leg.locked <= budget:
+        return wanted
+    spend = budget * 10_000 // (10_000 + order.rules.reserve_bps)
+    assert not isinstance(source.state, Depth), "books are counted in lots"
+    try:
+        return min(wanted, source.state.swap_in(spend, not source.instrument.base_is_token0).amount_out)
+    except LiquidityError:
+        return 0

@@ -1,5 +1,7 @@
 """From a view to the search's problem: which sources take part, their curves, their fixed costs and the balances they draw on."""
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import inf
 
@@ -12,7 +14,7 @@ from agent.domain.price import Price, decimal_of, worse_by
 from agent.liquidity.depth import Depth
 from agent.market.view import Source, chain_of
 from agent.routing.cost import GasPrice, gas_up
-from agent.routing.curve import Curve, book_curve, pool_curve, root, threshold, worst_ticks
+from agent.routing.curve import Curve, book_curve, cut, pool_curve, root, threshold, worst_ticks
 from agent.routing.fill import Problem
 from agent.routing.search import Costs
 
@@ -76,8 +78,9 @@ def pose(order: Order, sources: Sequence[Source], capacity: Mapping[str, Amount]
     used: list[Source] = []
     curves: list[Curve] = []
     rejected: list[Reason] = []
+    sharing = Counter(given(source.instrument, order.side).id for source in sources)
     for source in sources:
-        curve = _refusal(order, source, capacity, gas) or _curve(order, source)
+        curve = _refusal(order, source, capacity, gas) or _curve(order, source, capacity, _is_alone(order, source, sharing))
         if isinstance(curve, Reason):
             rejected.append(curve)
         else:
@@ -89,8 +92,9 @@ def pose(order: Order, sources: Sequence[Source], capacity: Mapping[str, Amount]
     points = sorted({u for curve in curves for u in curve.u if u < end} | {u for u in opens if u < end} | {end})
     groups, assets = _groups(order, used)
     budgets = [capacity[asset.id].units if capacity is not None and asset else None for asset in assets]
+    own = {given(s.instrument, order.side).id for s in used if s.instrument.is_book and _is_alone(order, s, sharing)}
     caps = [
-        inf if units is None or asset is None else _float(units, asset) * _ROOM
+        inf if units is None or asset is None or asset.id in own else _float(units, asset) * _ROOM
         for units, asset in zip(budgets, assets, strict=True)
     ]
     rest = Curve(True, [end], [inf], [inf], [0.0])
@@ -122,6 +126,34 @@ def levels(source: Source, side: Side) -> tuple[tuple[int, int], ...]:
     return source.state.bids if side == "sell" else source.state.asks
 
 
+def worst_touched(side: Sequence[tuple[int, int]], lots: int) -> int:
+    """The ticks of the worst level that `lots` touch; of the last one where they are too many."""
+    for ticks, size in side:
+        lots -= size
+        if lots <= 0:
+            return ticks
+    return side[-1][0]
+
+
+def locked(order: Order, found: Instrument, ticks: int, lots: int) -> int:
+    """What buying on a book locks, rounded up: all of it at the worst tick, slippage included; never beyond the limit."""
+    ticks = -(-ticks * (10_000 + order.rules.reserve_bps) // 10_000)
+    if order.limit is not None:
+        ticks = min(ticks, worst_ticks(found, order.side, order.limit))
+    return int(-(-ticks * found.tick_units * lots * found.lot_units // 10**found.base.decimals))
+
+
+def most_lots(order: Order, source: Source, lots: int, budget: int) -> int:
+    """The most lots, up to `lots`, that a balance of `budget` units pays for on a book."""
+    found = source.instrument
+    if order.side == "sell":
+        return min(lots, max(budget, 0) // found.lot_units)
+    side = levels(source, order.side)
+    if locked(order, found, worst_touched(side, lots), lots) <= budget:
+        return lots
+    return bisect_right(range(lots), budget, key=lambda n: locked(order, found, worst_touched(side, n), n)) - 1
+
+
 def _refusal(order: Order, source: Source, capacity: Mapping[str, Amount] | None, gas: Mapping[int, GasPrice]) -> Reason | None:
     found = source.instrument
     if found.base.decimals > order.quantity.asset.decimals or found.quote.decimals > order.quote.decimals:
@@ -134,13 +166,29 @@ def _refusal(order: Order, source: Source, capacity: Mapping[str, Amount] | None
     return None
 
 
-def _curve(order: Order, source: Source) -> Curve | Reason:
+def _is_alone(order: Order, source: Source, sharing: Mapping[str, int]) -> bool:
+    """Whether nobody else draws on a source's balance: then a book can simply end where its balance does."""
+    return sharing[given(source.instrument, order.side).id] == 1
+
+
+def _within(order: Order, source: Source, curve: Curve, budget: int) -> Curve:
+    """A book as far as its own balance goes, in exact lots."""
+    found = source.instrument
+    known = sum(lots for _, lots in levels(source, order.side)[: len(curve.u)])
+    lots = most_lots(order, source, known, budget)
+    return curve if lots == known else cut(curve, _float(lots * found.lot_units, found.base))
+
+
+def _curve(order: Order, source: Source, capacity: Mapping[str, Amount] | None, alone: bool) -> Curve | Reason:
     found, state = source.instrument, source.state
     if isinstance(state, Depth):
         curve = book_curve(levels(source, order.side), found, order.side, order.limit)
-        least = _least(order, source)
-        if curve.u and least * _float(found.lot_units, found.base) > curve.base[-1]:
-            return Reason(BELOW_MINIMUM, f"{found.id}: what it shows is below its minimum order")
+        if curve.u and alone and capacity is not None:
+            curve = _within(order, source, curve, capacity[given(found, order.side).id].units)
+            if not curve.u:
+                return Reason(NO_CAPACITY, f"{found.id}: the account has less than a lot to give there")
+        if curve.u and _least(order, source) * _float(found.lot_units, found.base) > curve.base[-1] * _ROOM:
+            return Reason(BELOW_MINIMUM, f"{found.id}: what it shows, or what the account has there, is below its minimum order")
     else:
         curve = pool_curve(state, found, order.side, float(decimal_of(order.limit or order.rest)))
     if not curve.u:

@@ -23,6 +23,7 @@ from agent.routing.search import Choice, choose
 from agent.routing.worth import gas_shares, net, piece_prices
 
 TRIES_MAX = 8  # how often the search is repeated when the exact quotes disagree with it
+LOTS_FINE = 1e-6  # of a lot: the search's answer is whole already
 
 NO_TRUSTED_PRICE = "NO_TRUSTED_PRICE"
 NOTHING_FITS = "NOTHING_FITS"
@@ -145,10 +146,29 @@ def _solve(task: Task, gas: Mapping[int, GasPrice]) -> tuple[Choice | None, list
             continue
         over = overdrawn(task, found)
         if not over:
-            legs = found
+            legs = _bumped(task, choice, found, gas)
             break
         task = _shrunk(task, over)
     return choice, _single(task, legs, gas, out), broken
+
+
+def _bumped(task: Task, choice: Choice, legs: list[Leg], gas: Mapping[int, GasPrice]) -> list[Leg]:
+    """It can be better to round one book up and to give the others less: coarse lots, or dust with no other place."""
+    best, worth = legs, net(task.order, task.sources, legs, gas)
+    for i, base in enumerate(choice.filling.base[:-1]):
+        found = task.sources[i].instrument
+        if not found.is_book or base <= 0:
+            continue
+        lots = base * 10**found.base.decimals / found.lot_units
+        if abs(lots - round(lots)) < LOTS_FINE:
+            continue
+        other = settle(task, choice, i)
+        if isinstance(other, Broken) or overdrawn(task, other):
+            continue
+        value = net(task.order, task.sources, other, gas)
+        if value > worth:
+            best, worth = other, value
+    return best
 
 
 def _few(task: Task, choice: Choice | None, out: frozenset[int]) -> Choice | None:

@@ -25,6 +25,7 @@ from agent.venues.own_orders import OwnOrders
 
 STREAMS, API = "wss://stream.binance.com:9443", "wss://ws-api.binance.com"
 HANDSHAKE_S = 10.0
+CLOSE_S = 1.0  # a connection that is given up need not say goodbye
 HEARTBEAT_S = 20.0  # finds a dead TCP connection; a live one that says nothing is found by `_watch`
 FRAME_BYTES_MAX = 1 << 20
 JOINS_MAX = 8  # attempts to join a book before the connection is given up
@@ -88,7 +89,9 @@ class Feed:
 
     async def _socket(self, url: str) -> aiohttp.ClientWebSocketResponse:
         url = url if url.startswith("ws") else url.replace("http", "ws", 1)
-        socket = await self._client.session.ws_connect(url, heartbeat=HEARTBEAT_S, max_msg_size=FRAME_BYTES_MAX)
+        patience = aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
+        connect = self._client.session.ws_connect
+        socket = await connect(url, heartbeat=HEARTBEAT_S, max_msg_size=FRAME_BYTES_MAX, timeout=patience)
         self._sockets.append(socket)
         return socket
 

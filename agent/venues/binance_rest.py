@@ -177,7 +177,7 @@ def fee_pips(rate: str) -> int:
 
 # -- what an error code proves -----------------------------------------------------------------------------------------
 
-NOT_FOUND, CANCEL_REFUSED, TIME_OUTSIDE = "-2013", "-2011", "-1021"
+NOT_FOUND, TIME_OUTSIDE, BAD_SYMBOL = "-2013", "-1021", "-1121"
 DUPLICATE = "duplicate order"
 REFUSALS = frozenset(
     {-1002, -1003, -1010, -1013, -1014, -1015, -1020, -1021, -1022, -2008, -2010, -2011, -2013, -2014, -2015, -2016, -2026}

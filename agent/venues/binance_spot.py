@@ -39,11 +39,11 @@ class BinanceSpot:
     """Satisfies the port Venue. `instruments` by the exchange's symbol."""
 
     def __init__(self, client: Client, instruments: Mapping[str, Instrument]) -> None:
-        self._client, self._instruments = client, instruments
-        self._symbols = {one.id: symbol for symbol, one in instruments.items()}
-        self._by_id = {one.id: one for one in instruments.values()}
+        self._client = client
+        self._take(instruments)
         self._own = OwnOrders({one.id: one.base for one in instruments.values()})
         self._api: Any = client.exchange
+        self._was_opened = False
         self.profile = Profile(client.name, "ccxt_exchange", False, None, sends_in_flight_max=client.config.sends_in_flight_max)
 
     @property
@@ -55,7 +55,10 @@ class BinanceSpot:
 
     async def stream(self) -> AsyncIterator[VenueEvent]:
         """See the port. Begins with VenueConnected, what is listed, and what became of our orders in the meantime."""
-        await _measure(self._client)
+        if self._was_opened:  # after a break, clocks and rules may have changed
+            await _measure(self._client)
+            self._take(await _instruments(self._client))
+        self._was_opened = True
         self._own.forgive()
         feed = Feed(self._client, self._own, self._instruments, self._read_book, self._settle)
         try:
@@ -119,18 +122,18 @@ class BinanceSpot:
         """See the port. What is said about an asked order is certain; about the others nothing is said."""
         if self._client.key is None:
             raise VenueError(f"{self._client.name} has no key: set api_key and secret to see an account")
-        account, resting = await gather(
+        account, *resting = await gather(
             self._client.call(self._api.private_get_account, {"omitZeroBalances": "true"}, weight=20),
-            self._client.call(self._api.private_get_openorders, {}, weight=80),
+            *(self._client.call(self._api.private_get_openorders, {"symbol": symbol}, weight=6) for symbol in self._instruments),
         )
         facts: list[PrivateFact] = []
         for ref in asked:
             facts += await self._inquire(ref)
         return Snapshot(
             self._client.name,
-            self._client.name,
+            self._client.account,
             _balances(_read(account, rest.AccountView), self._context()),
-            tuple(one.our_id for one in _read(resting, list[rest.OrderView])),
+            tuple(one.our_id for orders in resting for one in _read(orders, list[rest.OrderView])),
             tuple(facts),
             at_ns=self._client.clock.now_ns(),
         )
@@ -139,6 +142,12 @@ class BinanceSpot:
         await self._client.close()
 
     # -- orders -------------------------------------------------------------------------------------------------------
+
+    def _take(self, instruments: Mapping[str, Instrument]) -> None:
+        """The markets with their rules of now."""
+        self._instruments = instruments
+        self._symbols = {one.id: symbol for symbol, one in instruments.items()}
+        self._by_id = {one.id: one for one in instruments.values()}
 
     def _place_fields(self, plan: PlaceOrder) -> tuple[tuple[str, str], ...]:
         instrument = self._by_id.get(plan.instrument)
@@ -286,7 +295,14 @@ async def open_binance(name: str, config: Config, tools: Tools) -> BinanceSpot:
 async def _instruments(client: Client) -> dict[str, Instrument]:
     wanted = {symbol.replace("/", ""): symbol for symbol in client.config.symbols}
     asked = {"symbols": msgspec.json.encode(sorted(wanted)).decode()}
-    info = _read(await client.call(client.exchange.public_get_exchangeinfo, asked, weight=20), rest.ExchangeView)
+    try:
+        info = _read(await client.call(client.exchange.public_get_exchangeinfo, asked, weight=20), rest.ExchangeView)
+    except RefusedRequestError as refusal:
+        if refusal.code != rest.BAD_SYMBOL:
+            raise
+        raise ConfigError(
+            f"{client.name}: one of {', '.join(client.config.symbols)} does not exist there; correct symbols"
+        ) from None
     pips = await _fee_pips(client)
     groups = client.config.groups
     listed = {one.symbol: one for one in info.symbols if one.symbol in wanted and one.status == "TRADING"}

@@ -121,10 +121,10 @@ class Client:
 
     def __init__(self, name: str, config: Config, tools: Tools, proof: Proof) -> None:
         self.name, self.config = name, config
-        self.clock, self.key = tools.clock, tools.key
+        self.clock, self.key, self.account = tools.clock, tools.key, tools.account
         self.budget = RequestBudget(tools.clock, config.weight_per_minute, config.orders_per_10s)
         self._proof = proof
-        self.session = aiohttp.ClientSession(trust_env=False)
+        self.session = aiohttp.ClientSession(trust_env=False, middlewares=(_once,))
         self.exchange = _exchange(name, config, self.session)
         self._plug()
 
@@ -185,7 +185,7 @@ class Client:
             proof = said.status < 500 and issubclass(said.cause, REFUSED) and not is_open
         text = f"{said.code} {said.text}".strip()[:TEXT_MAX]
         if proof:
-            return RefusedRequestError(text, said.code or str(said.status))
+            return RefusedRequestError(f"{self.name}: {text}" if kind == "read" else text, said.code or str(said.status))
         if kind == "read":
             return VenueError(f"{self.name}: {text or 'no answer'}", said.code)
         return OutcomeUnknown(f"{self.name}: nobody knows what became of {about}: {text or 'no answer'}")
@@ -216,6 +216,18 @@ class Client:
         exchange.nonce = self.now_ms
         if self.key is not None:
             exchange.hmac = _signer(self.key)
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """aiohttp repeats a DELETE whose connection broke. A cancel must leave once, or its lost answer would look like a refusal."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # never left
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        if request.method == "GET":
+            raise
+        raise aiohttp.ClientConnectionError(str(error)) from None
 
 
 def _exchange(name: str, config: Config, session: aiohttp.ClientSession) -> Any:

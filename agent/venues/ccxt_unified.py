@@ -121,8 +121,8 @@ class UnifiedExchange:
             Amount(_units_down(str(held["total"].get(coin) or "0"), asset.decimals), asset)
             for coin, asset in sorted(traded.items())
         )
-        name = self._client.name
-        return Snapshot(name, name, balances, tuple(resting), tuple(facts), at_ns=self._client.clock.now_ns())
+        client = self._client
+        return Snapshot(client.name, client.account, balances, tuple(resting), tuple(facts), at_ns=client.clock.now_ns())
 
     async def close(self) -> None:
         await self._client.close()

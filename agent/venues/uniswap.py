@@ -77,19 +77,17 @@ class Uniswap:
         yield head
         for fact in facts:
             yield fact
-        for event in [*await self._orders.news(head, is_continuous=False), *await self._allowances(head)]:
-            yield event
+        opening = await self._orders.news(head, is_continuous=False)
+        for one in (*opening, *await self._allowances(head)):
+            yield one
         while True:
             step = await watch.advance()
             yield step.head
             facts, news = await asyncio.gather(self._follow(step), self._orders.news(step.head, is_continuous=step.is_continuous))
-            for fact in facts:
-                yield fact
-            for one in news:
-                yield one
-            if news:
-                for allowance in await self._allowances(step.head):
-                    yield allowance
+            allowances = await self._allowances(step.head) if self._orders.take_moved() else []
+            # nothing is awaited from here on: whoever hears that an order ended hears at once which permit comes next
+            for event in (*facts, *news, *allowances):
+                yield event
 
     async def send(self, signed: Signed) -> Sequence[PrivateFact]:
         """Hand signed bytes to the node, once. Raises ChainError if certainly not accepted, OutcomeUnknown if nobody knows."""

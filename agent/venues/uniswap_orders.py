@@ -10,7 +10,7 @@ import msgspec
 
 from agent.chains.pools import key_of
 from agent.chains.receipts import PoolTrade, Receipt, fetch_reason, fetch_receipt, pool_trades, wallet_moves
-from agent.chains.rpc import Rpc, whole
+from agent.chains.rpc import NodeRefusedError, Rpc, whole
 from agent.domain.amount import Amount, zero
 from agent.domain.errors import VenueError
 from agent.domain.events import GasPaid, OrderFilled, OrderReported
@@ -38,6 +38,7 @@ class Transactions:
         self._venue, self._account, self._config, self._rpc, self._clock = venue, account, config, rpc, clock
         self._by_pool = {key_of(one.pool): one for one in instruments if one.pool is not None}
         self._watched: dict[str, Watched] = {}
+        self._is_moved = False
 
     def __contains__(self, tx_hash: str) -> bool:
         return tx_hash.lower() in self._watched
@@ -52,6 +53,11 @@ class Transactions:
         """It was certainly not accepted."""
         self._watched.pop(tx_hash.lower(), None)
 
+    def take_moved(self) -> bool:
+        """Whether a transaction of ours was found in a block since the last time of asking: permissions may have changed."""
+        moved, self._is_moved = self._is_moved, False
+        return moved
+
     async def news(self, head: ChainHead, *, is_continuous: bool) -> list[PrivateFact]:
         """What changed with a new head: mined, final, or taken back. Raises ChainError."""
         facts: list[PrivateFact] = []
@@ -64,28 +70,33 @@ class Transactions:
     async def answer(self, asked: Sequence[OrderRef], head: ChainHead) -> list[PrivateFact]:
         """All that is certain about orders of this or an earlier run, by their hashes; nothing about others. Raises ChainError."""
         facts: list[PrivateFact] = []
-        settled_at = max(head.number - self._config.confirmations, 0)
-        used_up = whole(await self._rpc.call("eth_getTransactionCount", self._config.wallet, hex(settled_at)))
         for ref in asked:
             if ref.venue == self._venue and ref.tx_hash:
-                facts += await self._certain(ref, head.number, used_up)
+                facts += await self._certain(ref, head.number)
         return facts
 
-    async def _certain(self, ref: OrderRef, height: int, used_up: int) -> list[PrivateFact]:
+    async def _certain(self, ref: OrderRef, height: int) -> list[PrivateFact]:
+        self.watch(ref.tx_hash, ref.order_id)
         receipt = await fetch_receipt(self._rpc, ref.tx_hash)
         if receipt is not None:
-            self.watch(ref.tx_hash, ref.order_id)
             one = self._watched[ref.tx_hash.lower()]
             one.block, one.block_hash = receipt.block, receipt.block_hash
             facts = await self._outcome(ref.order_id, receipt)
             return facts + self._final(ref.tx_hash.lower(), one, receipt, height)
         if isinstance(await self._rpc.call("eth_getTransactionByHash", ref.tx_hash), dict):
-            self.watch(ref.tx_hash, ref.order_id)
             return [OrderReported(ref.order_id, OrderState.OPEN, venue_order_id=ref.tx_hash)]
-        if ref.nonce is not None and used_up > ref.nonce:
+        if ref.nonce is not None and await self._is_used_up(ref.nonce, height):
             self.forget(ref.tx_hash)
             return [OrderReported(ref.order_id, OrderState.REJECTED, "replaced: another transaction used its nonce")]
         return []
+
+    async def _is_used_up(self, nonce: int, height: int) -> bool:
+        """Whether the wallet's transaction with this number is final, whichever it was. False too when the node cannot tell."""
+        block = max(height - self._config.confirmations, 0)
+        try:
+            return whole(await self._rpc.call("eth_getTransactionCount", self._config.wallet, hex(block))) > nonce
+        except NodeRefusedError:
+            return False  # state that old is not kept here; a few blocks on it will be
 
     async def _look(self, tx_hash: str, one: Watched, height: int) -> list[PrivateFact]:
         receipt = await fetch_receipt(self._rpc, tx_hash)
@@ -110,6 +121,7 @@ class Transactions:
 
     async def _outcome(self, order_id: str, receipt: Receipt) -> list[PrivateFact]:
         """Fills and gas first, then the state: who reads in order never sees an ended order without its fills."""
+        self._is_moved = True
         gas = Amount(receipt.cost, self._config.native)
         paid = GasPaid(order_id, self._account, gas, receipt.gas_used, receipt.tx_hash)
         if not receipt.succeeded:

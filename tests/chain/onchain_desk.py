@@ -1,4 +1,4 @@
-"""What the tests of the Uniswap venue share: a sandbox chain, a funded wallet with its signer, and a reader of the venue's stream."""
+"""What tests of the Uniswap venue stand on: a sandbox chain, a funded wallet with its signer, a reader of the venue's stream."""
 
 import asyncio
 import contextlib
@@ -110,6 +110,18 @@ class Feed:
             )
         )
 
+    async def settled(self, order_id: str) -> OrderReported:
+        """Its end in a block, once the permissions that it changed were read too."""
+
+        def found(events: list[VenueEvent]) -> OrderReported | None:
+            ended = (OrderState.MINED, OrderState.REVERTED)
+            for at, event in enumerate(events):
+                if isinstance(event, OrderReported) and event.order_id == order_id and event.state in ended:
+                    return event if any(isinstance(e, Allowance) for e in events[at:]) else None
+            return None
+
+        return await self.until(found)
+
     async def head(self, number: int) -> ChainHead:
         return await self.until(lambda events: next((e for e in events if isinstance(e, ChainHead) and e.number >= number), None))
 
@@ -148,13 +160,14 @@ class Desk:
     async def nonce(self) -> int:
         return (await self.venue.snapshot()).nonce or 0
 
+    def permission(self, order_id: str, amount: Amount, gas_tip: int = GAS_TIP) -> ApproveToken:
+        spender, chain_id = self.venue.profile.spender, self.config.chain_id
+        return ApproveToken(order_id, "i", "main", "uniswap", chain_id, amount, spender, 80_000, GAS_FEE_MAX, gas_tip)
+
     async def approve(self, asset: Asset, units: int) -> str:
-        plan = ApproveToken(
-            self.name(), "i", "main", "uniswap", self.config.chain_id, Amount(units, asset), self.venue.profile.spender, 80_000,
-            GAS_FEE_MAX, GAS_TIP,
-        )  # fmt: skip
+        plan = self.permission(self.name(), Amount(units, asset))
         await self.venue.send(await self.sign(plan))
-        await self.feed.report(plan.order_id, OrderState.MINED)
+        await self.feed.settled(plan.order_id)
         return plan.order_id
 
     async def batch(self, legs: Sequence[SwapLeg], **changes: Any) -> SwapBatch:
@@ -206,9 +219,7 @@ async def open_desk(chain: SandboxChain, rpc_url: str = "", **changes: Any) -> A
     assert isinstance(venue, Uniswap)
     desk = Desk(chain, venue, config, signer)
     try:
-        await desk.feed.until(
-            lambda events: True if sum(isinstance(e, Allowance) for e in events) == len(config.tokens) else None
-        )
+        await desk.feed.until(lambda events: True if sum(isinstance(e, Allowance) for e in events) == len(config.tokens) else None)
         yield desk
     finally:
         await desk.feed.close()

@@ -16,7 +16,7 @@ from agent.simulation.chain.arbitrage import arbitrage_once, keep_pools_near, re
 from agent.simulation.chain.artifacts import data_dir
 from agent.simulation.chain.deploy import MULTICALL3, PERMIT2
 from agent.simulation.chain.deployment import Deployment, Pool, load_deployment
-from agent.simulation.chain.pools import START_PRICE_CENTS, tick_at
+from agent.simulation.chain.pools import DEPTH_ETH, start_price_cents, tick_at
 from agent.simulation.chain.rpc import Rpc, RpcError, Sender, calldata, dev_account
 from agent.simulation.chain.world import SandboxChain, ensure_world, start_chain
 
@@ -123,14 +123,13 @@ def test_a_swap_through_the_universal_router_pays_what_was_quoted(world: World, 
 
 
 def test_depth_is_as_stated(world: World) -> None:
-    start = START_PRICE_CENTS * 10**4
-    for name, size in (("v3-500", 30), ("v3-3000", 15), ("v4-500", 20)):
-        pool = world.book.pool(name)
+    for name, size in DEPTH_ETH.items():
+        pool, start = world.book.pool(name), start_price_cents(name) * 10**4
         out = quote(world, pool, world.weth, size * ETH)
         fair = size * start * (1_000_000 - pool.fee_pips) // 1_000_000
-        assert 45 <= (fair - out) * 100_000 // fair <= 55, name  # half of the 10 bps that it moves the price
+        assert 40 <= (fair - out) * 100_000 // fair <= 60, name  # half of the 10 bps that it moves the price
     both = quote(world, world.book.pool("v2-3000"), world.weth, 40 * ETH)
-    assert both < 40 * start * 97 // 100
+    assert both < 40 * start_price_cents("v2-3000") * 10**4 * 991 // 1000
 
 
 def test_the_tight_pool_has_twenty_initialised_ticks_around_the_price(world: World) -> None:
@@ -224,7 +223,7 @@ def test_logs_are_numbered_through_a_block() -> None:
         asyncio.run(chain.stop())
 
 
-@pytest.mark.parametrize("mid", [2700.0, 2600.0])
+@pytest.mark.parametrize("mid", [2720.0, 2600.0])
 def test_the_arbitrageur_brings_every_pool_to_the_edge_of_its_band(world: World, mid: float) -> None:
     arbitrage_once(world.rpc, world.book, mid)
     for pool, state in zip(world.book.pools, read_pools(world.rpc, world.book), strict=True):
@@ -238,7 +237,7 @@ def test_the_arbitrageur_brings_every_pool_to_the_edge_of_its_band(world: World,
 async def test_the_arbitrageur_runs_until_it_is_cancelled() -> None:
     async with await start_chain("anvil") as chain:
         prices = iter([float("nan"), 2683.8])
-        task = asyncio.create_task(keep_pools_near(lambda: next(prices, 2700.0), chain.rpc_url, chain.deployment, every_s=0.01))
+        task = asyncio.create_task(keep_pools_near(lambda: next(prices, 2720.0), chain.rpc_url, chain.deployment, every_s=0.01))
         rpc = Rpc(chain.rpc_url)
         start = read_pools(rpc, chain.deployment)[1].sqrt_price
         async with asyncio.timeout(20):

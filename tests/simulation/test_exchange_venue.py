@@ -1,4 +1,4 @@
-"""The exchange venue against the sandbox exchange: books that stay right, orders that are sent once, lost replies, limits, silence."""
+"""The exchange venue against the sandbox exchange: books that stay right, orders sent once, lost replies, limits, silence."""
 
 import asyncio
 import contextlib
@@ -69,11 +69,11 @@ def _asset(coin: str) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def trading(exchange: Exchange, credentials: tuple[str, str] | None = None, **settings: Any) -> AsyncIterator[Desk]:
-    api_key, secret = credentials or exchange.add_key("alice")
+async def trading(sandbox: Exchange, credentials: tuple[str, str] | None = None, **settings: Any) -> AsyncIterator[Desk]:
+    api_key, secret = credentials or sandbox.add_key("alice")
     config = ccxt_exchange.Config(
-        url=exchange.url,
-        ws_url=exchange.ws_url,
+        url=sandbox.url,
+        ws_url=sandbox.ws_url,
         api_key=api_key,
         secret="env:EXCHANGE_SECRET",
         symbols=("ETH/USDT",),
@@ -83,7 +83,7 @@ async def trading(exchange: Exchange, credentials: tuple[str, str] | None = None
     key = VenueKey("binance-1", NAME, api_key, Secret(secret))
     venue = await ccxt_exchange.connect(NAME, config, Tools(RealClock(), key))
     try:
-        yield Desk(exchange, venue, key)
+        yield Desk(sandbox, venue, key)
     finally:
         await venue.close()
 
@@ -187,22 +187,24 @@ async def test_it_connects_first_then_lists_exact_rules(desk: Desk) -> None:
     assert abs(desk.venue.clock_offset_ms) < 1000  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("gaps", [0, 3])
+@pytest.mark.parametrize("gaps", [0, 1])
 async def test_the_book_equals_the_exchange_s_whatever_is_lost(exchange: Exchange, desk: Desk, gaps: int) -> None:
     rng = random.Random(7)
     for offset in range(1, 30):
         desk.rest(BUY, 268_000 - offset, 100)
         desk.rest(SELL, 268_000 + offset, 100)
     async with listening(desk.venue) as listener:
-        for number in range(400):
-            if number % 100 == 50 and gaps:
-                exchange.fault("depth_gap", symbol=SYMBOL, count=gaps)
-            desk.rest(rng.choice((BUY, SELL)), 268_000 + rng.randint(-40, 40), rng.randint(1, 500))
-            if number % 10 == 0:
-                await asyncio.sleep(0.02)
         book = exchange.venue.markets[SYMBOL].book
-        desk.rest(BUY, 260_000, 1)
-        await listener.until(lambda _: _seq(listener.seen) == book.update_id)
+        for turn in range(12):
+            is_lost = turn % 4 == 2 and gaps > 0
+            if is_lost:
+                exchange.fault("depth_gap", symbol=SYMBOL, count=gaps)
+            for _ in range(40):
+                desk.rest(rng.choice((BUY, SELL)), 268_000 + rng.randint(-40, 40), rng.randint(1, 500))
+            if is_lost:
+                exchange._wires.publisher.tick()  # the change is made, and lost
+            else:
+                await listener.until(lambda _: _seq(listener.seen) == book.update_id)
         bids, asks = _replayed(listener.seen)
     assert bids == dict(book.depth(BUY, 1000))
     assert asks == dict(book.depth(SELL, 1000))
@@ -291,7 +293,7 @@ async def test_a_resting_order_fills_on_the_stream_and_is_cancelled_with_both_id
 
 async def test_refusals_are_facts_in_the_exchange_s_words(desk: Desk) -> None:
     desk.rest(SELL, 268_000, 10_000)
-    (poor,) = await desk.send(desk.place("o1", "buy", 900_000, 900_000, "GTC"))
+    (poor,) = await desk.send(desk.place("o1", "buy", 900_000, 9_000_000, "GTC"))
     assert (poor.state, poor.reason[:5]) == (OrderState.REJECTED, "-2010")
     (crossing,) = await desk.send(desk.place("o2", "buy", 268_000, 10_000, "POST"))
     assert (crossing.state, crossing.reason) == (OrderState.REJECTED, "-2010 Order would immediately match and take.")
@@ -369,11 +371,13 @@ async def test_a_duplicate_id_means_that_the_first_one_landed(exchange: Exchange
 
 
 async def test_nothing_is_sent_when_nobody_listens() -> None:
-    async with started() as exchange, trading(exchange) as desk:
+    exchange = await start_exchange(ExchangeConfig(flow="none"))
+    async with trading(exchange) as desk:
         await exchange.stop()
-        with pytest.raises(VenueError, match="nothing was sent"):
+        with pytest.raises(OutcomeUnknown):  # the connection that was open may have carried it
             await desk.send(desk.place("o1", "buy", 268_000, 10_000))
-        await exchange.start()
+        with pytest.raises(VenueError, match="nothing was sent"):
+            await desk.send(desk.place("o2", "buy", 268_000, 10_000))
 
 
 @pytest.mark.parametrize("fault", ["rate_limit_429", "ban_418"])
@@ -454,7 +458,7 @@ def _texts(tree: Any) -> list[str]:
 
 async def test_a_market_that_is_not_there_is_said_so(exchange: Exchange) -> None:
     config = ccxt_exchange.Config(url=exchange.url, symbols=("BTC/USDT",), groups={"BTC": "BTC", "USDT": "USDT"})
-    with pytest.raises((ConfigError, VenueError), match="binance"):
+    with pytest.raises(ConfigError, match="correct symbols"):
         await ccxt_exchange.connect(NAME, config, Tools(RealClock()))
     config = ccxt_exchange.Config(url=exchange.url, symbols=("ETH/USDT",), groups={"ETH": "ETH"})
     with pytest.raises(ConfigError, match='add USDT = "USDT"'):
@@ -505,7 +509,7 @@ async def test_a_polled_exchange_tells_the_same_story(exchange: Exchange) -> Non
         await polled.send(polled.place("o3", "buy", 200_000, 10_000, "GTC"))
         await polled.send(polled.cancel("c3", "o3"))
         await listener.until(has("o3", OrderState.CANCELLED))
-        ours, theirs = ((await desk.venue.snapshot()).balances for desk in (polled, native))
+        ours, theirs = (await polled.venue.snapshot()).balances, (await native.venue.snapshot()).balances
         assert {amount.asset.symbol: amount.units for amount in ours} == {amount.asset.symbol: amount.units for amount in theirs}
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,6 +17,7 @@ import pytest
 from agent.simulation.exchange import Exchange, ExchangeConfig, SymbolSpec, start_exchange
 from agent.simulation.exchange.access import ORDER_LIMIT_10S
 from agent.simulation.exchange.faults import FAULTS
+from agent.simulation.exchange.tape import TapeError, TapeWriter
 
 ORDER = {"symbol": "ETHUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01", "price": "2600"}
 SYMBOLS = (
@@ -265,6 +267,32 @@ async def test_lost_replies_on_both_wires(client: Client, name: str, status: int
     assert [order["clientOrderId"] for order in orders] == ["rest", "socket"]
 
 
+async def test_an_order_may_be_accepted_after_its_timeout(client: Client) -> None:
+    client.exchange.fault("accept_late", delay_ms=100)
+    async with client.session.ws_connect(f"{client.exchange.ws_url}/ws-api/v3") as ws:
+        await ws.send_str(client.call("userDataStream.subscribe.signature"))
+        await receive(ws)
+        assert (await client.order(newClientOrderId="late"))[0] == 504
+        query = {"symbol": "ETHUSDT", "origClientOrderId": "late"}
+        assert (await client.signed("GET", "/api/v3/order", **query))[1]["code"] == -2013
+        assert (await receive(ws, is_event("executionReport")))["event"]["c"] == "late"
+        assert (await client.signed("GET", "/api/v3/order", **query))[1]["status"] == "NEW"
+
+
+async def test_a_broken_flow_is_not_a_quiet_market(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    snapshot = {"lastUpdateId": 1, "bids": [["99.00", "1"]], "asks": [["101.00", "1"]]}
+    gap = {"e": "depthUpdate", "s": "ETHUSDT", "U": 5, "u": 6, "b": [], "a": []}
+    with TapeWriter(tmp_path / "gap.gz") as tape:
+        tape.write(0, json.dumps(snapshot))
+        tape.write(400_000_000, json.dumps({"stream": "ethusdt@depth@100ms", "data": gap}))
+    exchange = await start_exchange(ExchangeConfig(flow="tape", tape_path=str(tmp_path / "gap.gz")))
+    assert exchange.mid("ETHUSDT") == 100
+    async with session.ws_connect(f"{exchange.ws_url}/ws/ethusdt@trade") as ws:
+        assert (await ws.receive(timeout=5)).type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+    with pytest.raises(TapeError, match="lost updates 2 to 4"):
+        await exchange.stop()
+
+
 async def test_faults_before_acceptance(client: Client) -> None:
     for name, status, code in (("rate_limit_429", 429, -1003), ("ban_418", 418, -1003), ("maintenance", 503, -1008)):
         client.exchange.fault(name, retry_after_s=3)
@@ -286,7 +314,7 @@ async def test_the_admin_endpoint_arms_lists_and_clears(client: Client) -> None:
     url = f"{client.exchange.url}/_sandbox/fault"
     async with client.session.post(url, json={"name": "drop_reply", "count": 3}) as reply:
         assert (await reply.json())["armed"][0]["count"] == 3
-    for bad in ({"name": "nothing"}, {"name": "drop_reply", "count": -1}, {"name": "drop_reply", "x": 1}, []):
+    for bad in ({"name": "nothing"}, {"name": "drop_reply", "count": -1}, {"name": "drop_reply", "on": "x"}, {"x": 1}, []):
         async with client.session.post(url, json=bad) as reply:
             assert reply.status == 400
     async with client.session.delete(url) as reply:
@@ -408,6 +436,31 @@ async def test_depth_joins_the_snapshot_and_leaves_no_id_out() -> None:
         await exchange.stop()
 
 
+async def test_the_slow_depth_stream_leaves_no_id_out_either(client: Client) -> None:
+    async with client.session.ws_connect(f"{client.exchange.ws_url}/ws/ethusdt@depth") as ws:
+        last, prices = 0, []
+        for second in range(2):
+            for number in range(10):
+                if number < 2:
+                    await client.order(price=str(2600 + 2 * second + number))
+                client.exchange.step()  # the timer's work, without the wait
+            diff = await receive(ws)
+            while diff["u"] < 2 * (second + 1):
+                assert diff["U"] == last + 1
+                last = diff["u"]
+                prices += [row[0] for row in diff["b"]]
+                diff = await receive(ws)
+            assert diff["U"] == last + 1
+            last = diff["u"]
+            prices += [row[0] for row in diff["b"]]
+        assert prices == [f"{price}.00000000" for price in range(2600, 2604)]
+
+
+async def armed(client: Client) -> list[Any]:
+    async with client.session.get(f"{client.exchange.url}/_sandbox/fault") as reply:
+        return (await reply.json())["armed"]
+
+
 async def test_a_gap_in_the_depth_can_be_injected(client: Client) -> None:
     async with client.session.ws_connect(f"{client.exchange.ws_url}/ws/ethusdt@depth@100ms") as ws:
         await client.order()
@@ -415,7 +468,7 @@ async def test_a_gap_in_the_depth_can_be_injected(client: Client) -> None:
         client.exchange.fault("depth_gap")
         await client.order(price="2601")
         async with asyncio.timeout(5):
-            while client.exchange._wires.faults.armed():  # noqa: ASYNC110 - the silence itself is the event
+            while await armed(client):  # noqa: ASYNC110 - the silence itself is the event
                 await asyncio.sleep(0.01)
         await client.order(price="2602")
         assert (await receive(ws))["U"] == first["u"] + 2
@@ -474,6 +527,12 @@ async def test_hostile_frames_get_an_error_and_harm_nobody(client: Client) -> No
         assert (await ws.receive(timeout=5)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
     async with client.session.post(f"{client.exchange.url}/api/v3/order", data=b"\xff" * 100_000) as reply:
         assert reply.status == 413
+    for line in (b"GET /api/v3/account?timestamp=1&signature=\xff\xed\xa0\x80 HTTP/1.1", b"POST /api/v3/order?\xff HTTP/1.1"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.exchange.port)
+        key = client.key.encode()
+        writer.write(line + b"\r\nHost: x\r\nX-MBX-APIKEY: " + key + b"\r\nContent-Length: 2\r\nConnection: close\r\n\r\n\xff\xfe")
+        assert b" 400 " in (await asyncio.wait_for(reader.read(), 5)).splitlines()[0]
+        writer.close()
     status, body = await client.raw("POST", "/api/v3/order", "%ff=%zz&&=&symbol")
     assert status == 400, body
     assert (await client.order())[0] == 200

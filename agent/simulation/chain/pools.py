@@ -16,9 +16,12 @@ START_PRICE_CENTS = 268_380  # 2683.80 USDT for one ETH
 UNLIMITED = 2**256 - 1
 FOREVER_S = 2**40
 Q96 = 2**96
-V2_WETH = 1118 * 10**18  # with as much USDT: about 6M dollars
+# Where each pool starts beside that price, in basis points. Within its own fee nobody can trade a pool into line, so on a
+# public chain pools lie scattered inside that band, some dearer and some cheaper than the exchange; so they do here.
+START_OFFSET_BPS = {"v2-3000": 27, "v3-500": 4, "v3-3000": -27, "v3-10000": 90, "v4-500": 3, "v4-3000": 26}
+V2_WETH = 5_590 * 10**18  # with as much USDT: about 30M dollars
 # ETH that moves the price by 10 bps at the start price.
-DEPTH_ETH = {"v3-500": 30, "v3-3000": 15, "v3-10000": 2, "v4-500": 20, "v4-3000": 3}
+DEPTH_ETH = {"v3-500": 9, "v3-3000": 8, "v3-10000": 4, "v4-500": 6, "v4-3000": 6}
 # (half width, shift of the centre, share of the depth in percent); widths and shifts in hundredths of a percent (ticks).
 POSITIONS = (
     (3600, 0, 30),
@@ -43,6 +46,11 @@ _GAS_PER_POSITION = 600_000
 def sort_currencies(a: str, b: str) -> tuple[str, str]:
     """Two tokens in the order of the contracts: by address as a number."""
     return (a, b) if int(a, 16) < int(b, 16) else (b, a)
+
+
+def start_price_cents(name: str) -> int:
+    """What one ETH costs in a pool at the start, in cents."""
+    return START_PRICE_CENTS * (10_000 + START_OFFSET_BPS[name]) // 10_000
 
 
 def sqrt_price_x96(usdt_cents_per_eth: int, weth_is_0: bool) -> int:
@@ -81,7 +89,7 @@ def positions_of(pool: Pool, weth_is_0: bool) -> list[tuple[int, int, int]]:
     # dx = L * d(1/sqrt P): ten basis points take L / sqrt(P) * 0.0005 of ETH; the 10^12 joins the 18 and 6 decimals.
     total = DEPTH_ETH[pool.name] * 2000 * isqrt(START_PRICE_CENTS * 10**22)
     spacing = pool.tick_spacing
-    centre = tick_at(sqrt_price_x96(START_PRICE_CENTS, weth_is_0)) // spacing * spacing
+    centre = tick_at(sqrt_price_x96(start_price_cents(pool.name), weth_is_0)) // spacing * spacing
     made: dict[tuple[int, int], int] = {}
     for half, shift, percent in POSITIONS:
         middle = centre + (shift if weth_is_0 else -shift) // spacing * spacing
@@ -91,9 +99,9 @@ def positions_of(pool: Pool, weth_is_0: bool) -> list[tuple[int, int, int]]:
     return [(lower, upper, liquidity) for (lower, upper), liquidity in made.items()]
 
 
-def add_v2(maker: Sender, deployment: Deployment, _pool: Pool) -> None:
+def add_v2(maker: Sender, deployment: Deployment, pool: Pool) -> None:
     """Queue the v2 pair's creation and its liquidity."""
-    usdt = V2_WETH * START_PRICE_CENTS * 10**4 // 10**18
+    usdt = V2_WETH * start_price_cents(pool.name) * 10**4 // 10**18
     maker.invoke(
         deployment.contracts["UniswapV2Router02"],
         "addLiquidity(address,address,uint256,uint256,uint256,uint256,address,uint256)",
@@ -112,7 +120,7 @@ def add_v2(maker: Sender, deployment: Deployment, _pool: Pool) -> None:
 def add_v3(maker: Sender, deployment: Deployment, pool: Pool) -> None:
     """Queue a v3 pool's creation at the start price and all its positions, in one transaction each."""
     weth_is_0 = pool.currency0 == deployment.tokens["WETH"].address
-    price = sqrt_price_x96(START_PRICE_CENTS, weth_is_0)
+    price = sqrt_price_x96(start_price_cents(pool.name), weth_is_0)
     manager = deployment.contracts["NonfungiblePositionManager"]
     maker.invoke(
         manager,
@@ -135,7 +143,7 @@ def add_v3(maker: Sender, deployment: Deployment, pool: Pool) -> None:
 def add_v4(maker: Sender, deployment: Deployment, pool: Pool) -> None:
     """Queue a v4 pool's creation at the start price and all its positions, paid through Permit2."""
     weth_is_0 = pool.currency0 == deployment.tokens["WETH"].address
-    price = sqrt_price_x96(START_PRICE_CENTS, weth_is_0)
+    price = sqrt_price_x96(start_price_cents(pool.name), weth_is_0)
     key = (pool.currency0, pool.currency1, pool.fee_pips, pool.tick_spacing, pool.hooks)
     maker.invoke(deployment.contracts["PoolManager"], f"initialize({_POOL_KEY},uint160)", key, price)
     positions = positions_of(pool, weth_is_0)

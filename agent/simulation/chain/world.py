@@ -156,12 +156,17 @@ def _start(kind: ChainKind, block_time_s: float | None, log_path: Path | None) -
     if kind == "anvil":
         state, deployment = ensure_world()
         child = start_anvil(load=state, block_time_s=block_time_s, log_path=log_path)
+    else:
+        child, deployment = _start_lite(block_time_s, log_path)
+    try:
         rpc = Rpc(child.url)
-        rpc.call("evm_mine")  # the state was built in 2023 by its own clock: let the head block be of now
+        if kind == "anvil":
+            rpc.call("evm_mine")  # the state was built in 2023 by its own clock: let the head block be of now
         rpc.close()
         return SandboxChain(kind, child, deployment)
-    child, deployment = _start_lite(block_time_s, log_path)
-    return SandboxChain(kind, child, deployment)
+    except BaseException:
+        child.stop()
+        raise
 
 
 def _world_digest() -> str:

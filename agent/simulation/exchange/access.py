@@ -25,7 +25,11 @@ _SIGNATURE = re.compile(r"(?:^|&)signature=[^&]*")
 
 
 def parse_params(query: str, body: str) -> dict[str, str]:
-    """The parameters of a REST request: -1101 if there are too many or one comes twice."""
+    """The parameters of a REST request: -1101 if there are too many or one comes twice, -1100 if one is not UTF-8."""
+    try:
+        (query + body).encode()
+    except UnicodeEncodeError:
+        raise Refused(-1100, "Illegal characters found in a parameter.") from None
     try:
         pairs = [
             pair for part in (query, body)

@@ -6,14 +6,12 @@ Weights: Binance spot API documentation.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
 from agent.simulation.exchange import wire
-from agent.simulation.exchange.access import limit_rows
 from agent.simulation.exchange.filters import (
     Params,
     Refused,
@@ -26,16 +24,26 @@ from agent.simulation.exchange.filters import (
     required,
     symbol_rules,
 )
-from agent.simulation.exchange.history import INTERVAL_MS
+from agent.simulation.exchange.market_data import (
+    LIMIT_MAX,
+    agg_trades,
+    book_ticker,
+    day_ticker,
+    depth,
+    exchange_info,
+    in_time,
+    klines,
+    page_limit,
+    ping,
+    price_ticker,
+    time,
+    trades,
+)
 from agent.simulation.exchange.matching import Order
-from agent.simulation.exchange.venue import Fill, Trade, Venue
+from agent.simulation.exchange.venue import Fill, Venue
 
 Handler = Callable[[Venue, str, Params, int], Any]
 Scope = Literal["place", "cancel", "query"]
-T = TypeVar("T")
-
-LIMIT_MAX: Final = 1000
-_DEPTH_MAX: Final = 5000
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -49,92 +57,15 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 def weight(endpoint: Endpoint, params: Params) -> int:
     """What a call costs: a few cost more, the more they ask for."""
-    if endpoint.handler is _depth:
+    if endpoint.handler is depth:
         limit = params.get("limit", "100")
         size = int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 6 else 100
         return next((cost for top, cost in ((100, 5), (500, 25), (1000, 50)) if size <= top), 250)
     if endpoint.handler is _open_orders and "symbol" not in params:
         return 80
-    if endpoint.handler in (_day_ticker, _book_ticker, _price_ticker) and "symbol" not in params:
-        return 80 if endpoint.handler is _day_ticker else 4
+    if endpoint.handler in (day_ticker, book_ticker, price_ticker) and "symbol" not in params:
+        return 80 if endpoint.handler is day_ticker else 4
     return endpoint.weight
-
-
-# -- market data --------------------------------------------------------------------------------------------------------
-
-
-def _ping(_venue: Venue, _account: str, _params: Params, _now_ms: int) -> wire.Payload:
-    return {}
-
-
-def _time(_venue: Venue, _account: str, _params: Params, now_ms: int) -> wire.Payload:
-    return {"serverTime": now_ms}
-
-
-def _exchange_info(venue: Venue, _account: str, params: Params, now_ms: int) -> wire.Payload:
-    names = [rules.symbol for rules in _selected(venue, params)]
-    return wire.exchange_info(venue, names, limit_rows(), now_ms)
-
-
-def _depth(venue: Venue, _account: str, params: Params, _now_ms: int) -> wire.Payload:
-    rules = symbol_rules(params, venue.rules)
-    limit = min(integer(params, "limit", 100, 1), _DEPTH_MAX)
-    return wire.depth(rules, venue.markets[rules.symbol].book, limit)
-
-
-def _trades(venue: Venue, _account: str, params: Params, _now_ms: int) -> list[wire.Payload]:
-    rules = symbol_rules(params, venue.rules)
-    trades = venue.markets[rules.symbol].trades
-    if "fromId" in params:
-        first = integer(params, "fromId")
-        chosen = _head((trade for trade in trades if trade.id >= first), _limit(params))
-    else:
-        chosen = list(trades)[-_limit(params) :]
-    return [wire.public_trade(rules, trade) for trade in chosen]
-
-
-def _agg_trades(venue: Venue, _account: str, params: Params, _now_ms: int) -> list[wire.Payload]:
-    rules = symbol_rules(params, venue.rules)
-    trades: Iterable[Trade] = venue.markets[rules.symbol].trades
-    is_bounded = "fromId" in params or "startTime" in params
-    if "fromId" in params:
-        first = integer(params, "fromId")
-        trades = (trade for trade in trades if trade.aggregate_id >= first)
-    trades = _in_time(params, trades, lambda trade: trade.time_ms)
-    groups = [list(prints) for _, prints in itertools.groupby(trades, lambda trade: trade.aggregate_id)]
-    chosen = groups[: _limit(params)] if is_bounded else groups[-_limit(params) :]
-    return [wire.aggregate_trade(rules, prints) for prints in chosen]
-
-
-def _klines(venue: Venue, _account: str, params: Params, _now_ms: int) -> list[list[Any]]:
-    rules = symbol_rules(params, venue.rules)
-    interval_ms = INTERVAL_MS.get(required(params, "interval"))
-    if interval_ms is None:
-        raise Refused(-1120, "Invalid interval.")
-    bars = venue.markets[rules.symbol].candles.aggregate(interval_ms)
-    bars = list(_in_time(params, bars, lambda bar: bar.start_ms))
-    limit = _limit(params)
-    chosen = bars[:limit] if "startTime" in params else bars[-limit:]
-    return [wire.candle(rules, bar, interval_ms) for bar in chosen]
-
-
-def _day_ticker(venue: Venue, _account: str, params: Params, now_ms: int) -> Any:
-    return _each(venue, params, lambda rules: wire.day_ticker(venue.markets[rules.symbol], now_ms))
-
-
-def _book_ticker(venue: Venue, _account: str, params: Params, _now_ms: int) -> Any:
-    def row(rules: SymbolRules) -> wire.Payload:
-        bid, bid_size, ask, ask_size = wire.book_ticker(rules, venue.markets[rules.symbol].book)
-        return {"symbol": rules.symbol, "bidPrice": bid, "bidQty": bid_size, "askPrice": ask, "askQty": ask_size}
-
-    return _each(venue, params, row)
-
-
-def _price_ticker(venue: Venue, _account: str, params: Params, now_ms: int) -> Any:
-    def row(rules: SymbolRules) -> wire.Payload:
-        return {"symbol": rules.symbol, "price": wire.day_ticker(venue.markets[rules.symbol], now_ms)["lastPrice"]}
-
-    return _each(venue, params, row)
 
 
 # -- orders -------------------------------------------------------------------------------------------------------------
@@ -216,8 +147,8 @@ def _all_orders(venue: Venue, account: str, params: Params, _now_ms: int) -> lis
     if "orderId" in params:
         first = integer(params, "orderId")
         orders = (order for order in orders if order.id >= first)
-    chosen = list(_in_time(params, orders, lambda order: order.created_ms))
-    limit = _limit(params)
+    chosen = list(in_time(params, orders, lambda order: order.created_ms))
+    limit = page_limit(params)
     is_bounded = "orderId" in params or "startTime" in params
     chosen = chosen[:limit] if is_bounded else chosen[-limit:]
     return [wire.order_queried(rules, order) for order in chosen]
@@ -232,8 +163,8 @@ def _my_trades(venue: Venue, account: str, params: Params, _now_ms: int) -> list
     if "fromId" in params:
         first = integer(params, "fromId")
         fills = (fill for fill in fills if fill.trade_id >= first)
-    chosen = list(_in_time(params, fills, lambda fill: fill.time_ms))
-    limit = _limit(params)
+    chosen = list(in_time(params, fills, lambda fill: fill.time_ms))
+    limit = page_limit(params)
     chosen = chosen[:limit] if "fromId" in params or "startTime" in params else chosen[-limit:]
     return [wire.my_trade(rules, fill) for fill in chosen]
 
@@ -293,46 +224,11 @@ def _withdrawals(venue: Venue, account: str, params: Params, _now_ms: int) -> li
     return [wire.withdrawal(entry) for entry in entries if params.get("coin", entry.asset) == entry.asset][-LIMIT_MAX:]
 
 
-# -- reading the parameters that many endpoints share -------------------------------------------------------------------
-
-
 def _named_order(venue: Venue, account: str, rules: SymbolRules, params: Params, by_id: str, by_client_id: str) -> Order:
     if by_id not in params and by_client_id not in params:
         raise Refused(-1102, f"Param '{by_client_id}' or '{by_id}' must be sent, but both were empty/null!")
     order_id = integer(params, by_id) if by_id in params else None
     return venue.find(account, rules.symbol, order_id, client_id(params, by_client_id))
-
-
-def _selected(venue: Venue, params: Params) -> list[SymbolRules]:
-    if "symbol" in params:
-        return [symbol_rules(params, venue.rules)]
-    if "symbols" not in params:
-        return list(venue.rules.values())
-    try:
-        names = msgspec.json.decode(params["symbols"], type=list[str])
-    except (msgspec.DecodeError, RecursionError):
-        raise Refused(-1100, "Illegal characters found in parameter 'symbols'.") from None
-    return [symbol_rules({"symbol": name}, venue.rules) for name in names[:LIMIT_MAX]]
-
-
-def _each(venue: Venue, params: Params, row: Callable[[SymbolRules], wire.Payload]) -> Any:
-    rows = [row(rules) for rules in _selected(venue, params)]
-    return rows[0] if "symbol" in params else rows
-
-
-def _limit(params: Params) -> int:
-    return min(integer(params, "limit", 500, 1), LIMIT_MAX)
-
-
-def _in_time(params: Params, rows: Iterable[T], time_ms: Callable[[T], int]) -> Iterable[T]:
-    first, last = integer(params, "startTime", 0), integer(params, "endTime", 10**17)
-    if first > last:
-        raise Refused(-1127, "Start time is greater than end time.")
-    return (row for row in rows if first <= time_ms(row) <= last)
-
-
-def _head(rows: Iterable[T], limit: int) -> list[T]:
-    return list(itertools.islice(rows, limit))
 
 
 def _attempt(action: Callable[[], wire.Payload]) -> wire.Payload | Refused:
@@ -353,17 +249,17 @@ def _response(part: wire.Payload | Refused | None) -> object:
 
 
 REST: Final[dict[tuple[str, str], Endpoint]] = {
-    ("GET", "/api/v3/ping"): Endpoint(_ping, 1, is_signed=False),
-    ("GET", "/api/v3/time"): Endpoint(_time, 1, is_signed=False),
-    ("GET", "/api/v3/exchangeInfo"): Endpoint(_exchange_info, 20, is_signed=False),
-    ("GET", "/api/v3/depth"): Endpoint(_depth, 5, is_signed=False),
-    ("GET", "/api/v3/trades"): Endpoint(_trades, 25, is_signed=False),
-    ("GET", "/api/v3/historicalTrades"): Endpoint(_trades, 25, is_signed=False),
-    ("GET", "/api/v3/aggTrades"): Endpoint(_agg_trades, 4, is_signed=False),
-    ("GET", "/api/v3/klines"): Endpoint(_klines, 2, is_signed=False),
-    ("GET", "/api/v3/ticker/24hr"): Endpoint(_day_ticker, 2, is_signed=False),
-    ("GET", "/api/v3/ticker/price"): Endpoint(_price_ticker, 2, is_signed=False),
-    ("GET", "/api/v3/ticker/bookTicker"): Endpoint(_book_ticker, 2, is_signed=False),
+    ("GET", "/api/v3/ping"): Endpoint(ping, 1, is_signed=False),
+    ("GET", "/api/v3/time"): Endpoint(time, 1, is_signed=False),
+    ("GET", "/api/v3/exchangeInfo"): Endpoint(exchange_info, 20, is_signed=False),
+    ("GET", "/api/v3/depth"): Endpoint(depth, 5, is_signed=False),
+    ("GET", "/api/v3/trades"): Endpoint(trades, 25, is_signed=False),
+    ("GET", "/api/v3/historicalTrades"): Endpoint(trades, 25, is_signed=False),
+    ("GET", "/api/v3/aggTrades"): Endpoint(agg_trades, 4, is_signed=False),
+    ("GET", "/api/v3/klines"): Endpoint(klines, 2, is_signed=False),
+    ("GET", "/api/v3/ticker/24hr"): Endpoint(day_ticker, 2, is_signed=False),
+    ("GET", "/api/v3/ticker/price"): Endpoint(price_ticker, 2, is_signed=False),
+    ("GET", "/api/v3/ticker/bookTicker"): Endpoint(book_ticker, 2, is_signed=False),
     ("POST", "/api/v3/order"): Endpoint(_place, 1, scope="place"),
     ("POST", "/api/v3/order/test"): Endpoint(_test, 1),
     ("POST", "/api/v3/order/cancelReplace"): Endpoint(_cancel_replace, 1, scope="place"),

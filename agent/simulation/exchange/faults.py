@@ -13,6 +13,7 @@ import msgspec
 DROP_REPLY: Final = "drop_reply"
 TIMEOUT_1007: Final = "timeout_1007"
 UNKNOWN_1000: Final = "unknown_1000"
+ACCEPT_LATE: Final = "accept_late"
 RATE_LIMIT_429: Final = "rate_limit_429"
 BAN_418: Final = "ban_418"
 MAINTENANCE: Final = "maintenance"
@@ -28,6 +29,7 @@ FAULTS: Final = {
     DROP_REPLY: "the request is carried out, then the connection is cut instead of an answer (on, count)",
     TIMEOUT_1007: "the request is carried out, then HTTP 504 with -1007 is answered (on, count)",
     UNKNOWN_1000: "the request is carried out, then HTTP 503 with -1000 is answered (on, count)",
+    ACCEPT_LATE: "HTTP 504 with -1007 is answered, and only delay_ms later the request is carried out (on, count, delay_ms)",
     RATE_LIMIT_429: "requests are refused with HTTP 429, -1003 and Retry-After (on, count, retry_after_s)",
     BAN_418: "requests are refused with HTTP 418, -1003 and Retry-After (on, count, retry_after_s)",
     MAINTENANCE: "requests are refused with HTTP 503 and -1008, not carried out (on, count; count 0 stands)",
@@ -40,6 +42,7 @@ FAULTS: Final = {
     DISCONNECT: "the WebSocket connections are cut at once (kind: market, user or all)",
 }
 
+_SCOPES = ("place", "cancel", "query", "any")
 _STANDING = (CLOCK_OFFSET, STALL_STREAM)
 
 
@@ -53,6 +56,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     kind: str = "all"
     symbol: str = ""
     offset_ms: int = 0
+    delay_ms: int = 0
     retry_after_s: int = 1
 
 
@@ -66,8 +70,10 @@ class Faults:
         """Arm a fault; ValueError for a name that is not in `FAULTS` or for a negative number."""
         if fault.name not in FAULTS:
             raise ValueError(f"no fault is named '{fault.name[:40]}'; the names are: {', '.join(FAULTS)}")
-        if min(fault.count, fault.skip, fault.retry_after_s) < 0:
-            raise ValueError("count, skip and retry_after_s must not be negative")
+        if min(fault.count, fault.skip, fault.retry_after_s, fault.delay_ms) < 0:
+            raise ValueError("count, skip, retry_after_s and delay_ms must not be negative")
+        if fault.on not in _SCOPES:
+            raise ValueError(f"'on' is one of {', '.join(_SCOPES)}")
         if fault.name in _STANDING:
             fault = msgspec.structs.replace(fault, count=0)
         self._armed.append(fault)

@@ -21,7 +21,8 @@ from agent.simulation.exchange.flow import MarketModel
 from agent.simulation.exchange.liquidity import Flow, Liquidity
 from agent.simulation.exchange.matching import BUY, SELL
 from agent.simulation.exchange.publisher import Publisher
-from agent.simulation.exchange.server import Wires, arm, make_app
+from agent.simulation.exchange.request import Wires
+from agent.simulation.exchange.server import arm, make_app
 from agent.simulation.exchange.streams import Hub
 from agent.simulation.exchange.tape import TapeFlow
 from agent.simulation.exchange.venue import Venue
@@ -109,6 +110,8 @@ class Exchange:
     def deposit(self, account: str, asset: str, amount_text: str) -> Transfer:
         """Credit an account, for example `deposit("alice", "USDT", "10000")`. ValueError for anything but a positive decimal."""
         amount_units = units(amount_text)
+        if not amount_units:
+            raise ValueError(f"a deposit of {asset} must be above 0")
         entry = self.venue.move(account, asset, amount_units, self._wires.now_ms())
         assert entry is not None, "a deposit cannot overdraw"
         return entry
@@ -151,6 +154,7 @@ class Exchange:
         self.port = self._runner.addresses[0][1]
         self.step()  # the first client finds a book
         self._ticker = asyncio.create_task(self._run())
+        self._ticker.add_done_callback(self._on_end)
 
     async def stop(self) -> None:
         """Close every connection and the port. Raises what ended the background flow, if something did."""
@@ -163,6 +167,11 @@ class Exchange:
         finally:
             self._wires.hub.cut("all")
             await self._runner.cleanup()
+
+    def _on_end(self, ticker: asyncio.Task[None]) -> None:
+        """A flow that broke (a tape with a gap) must not look like a quiet market: everybody is cut off, `stop` raises it."""
+        if not ticker.cancelled() and ticker.exception() is not None:
+            self._wires.hub.cut("all")
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

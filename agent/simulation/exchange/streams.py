@@ -84,10 +84,9 @@ class Hub:
     def close(self, peer: Peer) -> None:
         """Forget a connection."""
         self.peers.discard(peer)
-        for names in self._topics.values():
-            names.pop(peer, None)
-        for prefixes in self._users.values():
-            prefixes.pop(peer, None)
+        for name in list(peer.names):
+            self.unsubscribe(peer, name)
+        self.mute(peer)
 
     def subscribe(self, peer: Peer, name: str) -> bool:
         """Subscribe to a stream under exactly this name, or to a user's events by listen key. False if there is no such stream."""
@@ -103,11 +102,13 @@ class Hub:
     def unsubscribe(self, peer: Peer, name: str) -> None:
         """End a subscription; one that does not exist is no error."""
         peer.names.discard(name)
-        names = self._topics.get(_topic(name), {}).get(peer)
-        if names is not None:
-            names.discard(name)
-            if not names:
-                del self._topics[_topic(name)][peer]
+        members = self._topics.get(_topic(name), {})
+        if peer in members:
+            members[peer].discard(name)
+            if not members[peer]:
+                del members[peer]
+            if not members:
+                del self._topics[_topic(name)]
         elif name in self.listen_keys:
             self._users.get(self.listen_keys[name], {}).get(peer, {}).pop(name, None)
 

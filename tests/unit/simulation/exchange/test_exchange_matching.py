@@ -140,6 +140,42 @@ def test_no_account_trades_with_itself_under_prevention(stream: list) -> None:
     assert all(order.status == "EXPIRED_IN_MATCH" for order in prevented)
 
 
+def naive(stream: list) -> list[tuple[int, int, int, int]]:
+    """The rules once more, without any structure: search all orders for the best, the oldest first."""
+    resting: list[Order] = []
+    tape = []
+    for number, step in enumerate((s for s in stream if not isinstance(s, int)), 1):
+        order = make(number, *step[:6])
+        sign = 1 if order.side == BUY else -1
+
+        def can_take(other: Order, order: Order = order, sign: int = sign) -> bool:
+            is_good = order.kind == "MARKET" or (order.price_ticks - other.price_ticks) * sign >= 0
+            return other.side != order.side and is_good
+
+        takable = sorted((o for o in resting if can_take(o)), key=lambda o: (o.price_ticks * sign, o.id))
+        if (order.kind == "LIMIT_MAKER" and takable) or (
+            order.time_in_force == "FOK" and sum(o.open_lots for o in takable) < order.size_lots
+        ):
+            continue
+        for maker in takable:
+            lots = min(order.open_lots, maker.open_lots)
+            if lots:
+                tape.append((maker.price_ticks, lots, order.id, maker.id))
+                order.filled_lots += lots
+                maker.filled_lots += lots
+        resting = [o for o in resting if o.open_lots]
+        if order.open_lots and order.kind != "MARKET" and order.time_in_force == "GTC":
+            resting.append(order)
+    return tape
+
+
+@given(STREAMS)
+def test_the_tape_is_that_of_a_naive_engine(stream: list) -> None:
+    orders = [(*step[:6], "NONE") for step in stream if not isinstance(step, int)]
+    got = [(m.price_ticks, m.size_lots, m.taker.id, m.maker.id) for m in run(orders)[2]]
+    assert got == naive(orders)
+
+
 @given(STREAMS)
 def test_the_same_orders_give_the_same_tape(stream: list) -> None:
     tapes = [[(m.trade_id, m.price_ticks, m.size_lots, m.taker.id, m.maker.id) for m in run(stream)[2]] for _ in (1, 2)]
@@ -175,3 +211,14 @@ def test_sweeps_say_what_a_market_order_would_take() -> None:
     assert book.sweep(BUY, 70) == (10, 1050)
     assert book.sweep_value(BUY, 729) == (7, 720)
     assert book.sweep_value(BUY, 99) == (0, 0)
+
+
+def test_fill_or_kill_counts_everything_up_to_its_limit() -> None:
+    for limit, filled in ((101, 8), (100, 0)):
+        book = Book()
+        book.submit(make(1, SELL, 100, 5))
+        book.submit(make(2, SELL, 101, 5))
+        order = make(3, BUY, limit, 8, tif="FOK")
+        book.submit(order)
+        assert order.filled_lots == filled
+        assert order.status == ("FILLED" if filled else "EXPIRED")
