@@ -6,8 +6,13 @@ Unknown keys, wrong units and missing sections are refused with the place and th
 import difflib
 import hashlib
 import importlib
+import importlib.abc
+import importlib.util
 import pkgutil
 import tomllib
+import types
+import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,7 +27,8 @@ from agent.risk.limits import Limits
 
 FILE = "isthmus.toml"
 GWEI_DECIMALS = 9
-
+FILE_BYTES_MAX = 1 << 20
+NAME_MAX = 32
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -72,7 +78,7 @@ class Wallet(_Section):
     """The on-chain key: a name in the keystore, and where its password is."""
 
     keystore: str
-    password: str = Field(description="env:NAME, file:PATH or keyring:SERVICE/NAME")
+    password: str = Field(description="ask, env:NAME, file:PATH or keyring:SERVICE/NAME")
 
 
 class Settings(_Section):
@@ -128,56 +134,85 @@ class Loaded(BaseModel):
 def load(path: Path) -> Loaded:
     """Read and check a settings file. Raises ConfigError, one line, naming the key and the fix."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; `isthmus init` writes one") from None
+    if len(raw) > FILE_BYTES_MAX:
+        raise ConfigError(f"{path} is larger than {FILE_BYTES_MAX} bytes: this is no settings file; name another with --config")
     try:
         data = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {_flat(error)}; correct it there") from None
     settings = _checked(Settings, data, path.name)
     venues = {}
     for name, section in settings.venues.items():
-        if not name.isidentifier():
-            raise ConfigError(f"{path.name}: venues.{name}: a venue's name is letters, digits and _")
-        module = venue_module(str(section.get("kind", "")), f"{path.name}: venues.{name}")
-        venues[name] = _checked(module.Config, section, f"{path.name}: venues.{name}")
+        where = f"{path.name}: venues.{name}"
+        if not name.isidentifier() or len(name) > NAME_MAX:
+            raise ConfigError(f"{where}: a venue's name is up to {NAME_MAX} letters, digits and _; rename it")
+        if "kind" not in section:
+            raise ConfigError(f'{where}: kind is missing; add kind = "…", one of {", ".join(venue_kinds())}')
+        venues[name] = _checked(venue_module(str(section["kind"]), where).Config, section, where)
     return Loaded(settings=settings, path=path.resolve(), digest=hashlib.sha256(raw).hexdigest(), venues=venues)
 
 
 def venue_kinds() -> list[str]:
-    """The adapters that exist: every module of `agent/venues` that can `connect`."""
-    names = [found.name for found in pkgutil.iter_modules(agent.venues.__path__)]
-    return sorted(n for n in names if hasattr(importlib.import_module(f"agent.venues.{n}"), "connect"))
+    """The adapters that exist: every module of `agent/venues` that can `connect`. None of them is imported for this."""
+    return sorted(found.name for found in pkgutil.iter_modules(agent.venues.__path__) if _connects(found.name))
 
 
 def venue_module(kind: str, where: str) -> Any:
     """The adapter whose file has this name: there is no registry."""
     kinds = venue_kinds()
     if kind not in kinds:
-        raise ConfigError(f'{where}: kind = "{kind[:40]}" is not one of {", ".join(kinds)}')
+        hint = _meant(kind, kinds) or f"; it is one of {', '.join(kinds)}"
+        raise ConfigError(f'{where}: there is no kind "{kind[:40]}"{hint}')
     return importlib.import_module(f"agent.venues.{kind}")
 
 
-def _checked(model: type[Model], data: dict[str, Any], where: str) -> Model:
+def _connects(name: str) -> bool:
+    spec = importlib.util.find_spec(f"agent.venues.{name}")
+    source = spec.loader.get_source(spec.name) if spec and isinstance(spec.loader, importlib.abc.InspectLoader) else None
+    return source is not None and "\nasync def connect(" in source
+
+
+def _checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(str(first["loc"][-1]), _keys(model), n=1)
-            hint = f"; did you mean {close[0]}?" if close else "; remove it"
-            raise ConfigError(f"{where}: unknown key {place}{hint}") from None
-        raise ConfigError(f"{where}: {place}: {first['msg']}") from None
+            hint = _meant(str(first["loc"][-1]), _keys(model)) or "; remove it"
+            raise ConfigError(f"{where}: unknown key {place[:80]}{hint}") from None
+        if first["type"] == "missing":
+            raise ConfigError(f"{where}: {place} is missing; add it") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {place + ': ' if place else ''}{_flat(said)}; correct it") from None
+
+
+def _meant(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word[:40], known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
+    """The keys of a section and of all sections inside it."""
     found = list(model.model_fields)
     for field in model.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += _keys(field.annotation)
+        for inner in _models(field.annotation):
+            found += _keys(inner)
     return found
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in typing.get_args(annotation) for model in _models(part)]
+
+
+def _flat(text: object) -> str:
+    return " ".join(str(text).split())[:200]
 
 
 def _number(text: str, decimals: int, what: str) -> None:

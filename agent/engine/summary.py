@@ -1,30 +1,56 @@
-"""What became of a parent order, from the journaled state alone: legs, all-in price, and what one venue alone would have given."""
+"""What became of a parent order, from the journaled state alone: what each source gave, the all-in price, and what one place alone
+would have given."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 import msgspec
 
-from agent.domain.amount import Amount, group_asset, zero
-from agent.domain.order import Fill, Order
+from agent.domain.amount import Amount, Asset, group_asset, zero
+from agent.domain.intent import Intent
+from agent.domain.order import Fill, Order, OrderState
 from agent.domain.plan import ApproveToken, PlaceOrder, SwapBatch
 from agent.domain.price import Price, bps_between, price_of
 from agent.engine.state import Parent, State
-from agent.ledger.pnl import execution
+from agent.ledger.pnl import Execution, execution
+
+# Of several orders, the one that is least settled speaks for all.
+LEAST_SETTLED = (
+    OrderState.UNKNOWN, OrderState.APPROVED, OrderState.SENT, OrderState.OPEN, OrderState.MINED, OrderState.FINAL,
+    OrderState.FILLED, OrderState.EXPIRED, OrderState.CANCELLED, OrderState.REVERTED, OrderState.REJECTED,
+)  # fmt: skip
 
 
 class Leg(msgspec.Struct, frozen=True):
-    """What one instrument contributed. Amounts in group assets, `quote` after the venue's fee and before gas."""
+    """What one instrument gave over all slices. Amounts in group assets, `quote` after the venue's fee and before gas."""
 
-    order_id: str
     venue: str
     instrument: str
     state: str
     base: Amount
     quote: Amount
-    fee: Amount  # in quote
     price: Price | None  # quote / base, after fee, before gas
+    fee: Amount  # in quote; a pool keeps its fee inside the price
     fills: int
-    tx_hash: str = ""
+    orders: tuple[str, ...]
+    tx_hashes: tuple[str, ...]
+
+
+class Child(msgspec.Struct, frozen=True):
+    """One order that was sent. `kind`: order, batch (all pools of a slice in one transaction), permission or cancel."""
+
+    order_id: str
+    kind: str
+    venue: str
+    instruments: tuple[str, ...]
+    state: str
+    base: Amount
+    quote: Amount  # after the venue's fee, before gas
+    price: Price | None
+    fills: int
+    tx_hash: str
+    reason: str
+    about: str = ""
 
 
 class Gas(msgspec.Struct, frozen=True):
@@ -34,7 +60,8 @@ class Gas(msgspec.Struct, frozen=True):
 
 
 class Single(msgspec.Struct, frozen=True):
-    """The best that one instrument alone would have given for the same slices, quoted at the moment each slice was routed."""
+    """What one place alone would have given for the same slices, after fee and gas, quoted when each slice was routed, whatever the
+    account holds there. `instrument` is one book or pool, or a whole venue (no colon in it) over all its sources."""
 
     instrument: str
     quote: Amount
@@ -59,6 +86,8 @@ class Summary(msgspec.Struct, frozen=True):
     gas: Gas
     fees: Amount
     legs: tuple[Leg, ...]
+    children: tuple[Child, ...]
+    singles: tuple[Single, ...]  # best first
     slices: int
     seconds: float
 
@@ -67,17 +96,11 @@ def summary(state: State, intent_id: str) -> Summary:
     """Raises KeyError if the parent is not known."""
     parent = state.parents[intent_id]
     intent = parent.intent
-    base, quote = intent.quantity.asset, group_asset(intent.quote)
     orders = [state.orders[name] for name in parent.orders]
-    fills = [fill for order in orders for fill in order.fills]
     paid = [order.gas for order in orders if order.gas is not None]
-    rates = {intent.base: parent.arrival}
-    done = execution(intent.side, fills, paid, base, quote, rates)
-    sign = 1 if intent.side == "sell" else -1
-    costs = done.fees + done.gas
-    net = done.quote_gross - costs if intent.side == "sell" else done.quote_gross + costs
-    single = best_single(parent)
-    better = None if single is None or done.price_all_in is None else sign * bps_between(done.price_all_in, single.price)
+    done = _executed([fill for order in orders for fill in order.fills], parent, paid)
+    singles = _singles(parent)
+    best = singles[0] if singles else None
     return Summary(
         intent_id,
         parent.status,
@@ -85,70 +108,102 @@ def summary(state: State, intent_id: str) -> Summary:
         intent.side,
         intent.quantity,
         parent.filled,
-        net,
+        _net(done, intent, done.fees + done.gas),
         done.price_all_in,
         parent.arrival,
-        None if done.price_all_in is None else sign * bps_between(done.price_all_in, parent.arrival),
-        single,
-        better,
+        _better(done.price_all_in, parent.arrival, intent),
+        best,
+        _better(done.price_all_in, best.price if best else None, intent),
         Gas(_total(paid), done.gas, len(paid)),
         done.fees,
-        tuple(leg for order in orders for leg in _legs(order, parent)),
+        _legs(orders, parent),
+        tuple(_child(order, parent) for order in orders),
+        singles,
         parent.slices,
         max(0, (parent.ended_ns or state.now_ns) - parent.accepted_ns) / 1e9,
     )
 
 
-def best_single(parent: Parent) -> Single | None:
-    """Only instruments that could have filled every slice count."""
+def _executed(fills: Sequence[Fill], parent: Parent, gas: Sequence[Amount] = ()) -> Execution:
     intent = parent.intent
+    return execution(intent.side, fills, gas, intent.quantity.asset, group_asset(intent.quote), {intent.base: parent.arrival})
+
+
+def _net(done: Execution, intent: Intent, costs: Amount) -> Amount:
+    return done.quote_gross - costs if intent.side == "sell" else done.quote_gross + costs
+
+
+def _better(price: Price | None, reference: Price | None, intent: Intent) -> float | None:
+    """By how many bps of `reference` the price is better for the client."""
+    if price is None or reference is None:
+        return None
+    return bps_between(price, reference) * (1 if intent.side == "sell" else -1)
+
+
+def _singles(parent: Parent) -> tuple[Single, ...]:
+    """Only places that could have filled every slice count."""
     totals: dict[str, Amount] = {}
-    quantity = zero(intent.quantity.asset)
+    quantity = zero(parent.intent.quantity.asset)
     for index, route in enumerate(parent.routes):
         quantity = quantity + route.quantity
-        able = {one.venue: one.quote for one in route.alternatives if one.quote is not None}
-        if index == 0:
-            totals = able
-        else:
-            totals = {name: total + able[name] for name, total in totals.items() if name in able}
-    ranked = sorted(totals.items(), key=lambda item: item[1].units, reverse=intent.side == "sell")
-    if not ranked or not quantity or ranked[0][1].units <= 0:
-        return None
-    name, best = ranked[0]
-    return Single(name, best, price_of(best, quantity))
+        able = {one.venue: one.quote for one in route.alternatives if one.quote is not None and one.quote.units > 0}
+        totals = {name: totals[name] + able[name] for name in totals if name in able} if index else able
+    ranked = sorted(totals.items(), key=lambda item: item[1].units, reverse=parent.intent.side == "sell")
+    return tuple(Single(name, quote, price_of(quote, quantity)) for name, quote in ranked if quantity)
 
 
-def _legs(order: Order, parent: Parent) -> Sequence[Leg]:
-    plan = order.plan
-    if isinstance(plan, PlaceOrder):
-        names = [plan.instrument]
-    elif isinstance(plan, SwapBatch):
-        names = [leg.instrument for leg in plan.legs]
-    else:
-        names = [f"{plan.venue}:approve"] if isinstance(plan, ApproveToken) else []
-    return [_leg(order, name, [f for f in order.fills if f.instrument == name], parent) for name in names]
+def _legs(orders: Sequence[Order], parent: Parent) -> tuple[Leg, ...]:
+    names = dict.fromkeys(fill.instrument for order in orders for fill in order.fills)
+    return tuple(_leg(name, orders, parent) for name in names)
 
 
-def _leg(order: Order, name: str, fills: Sequence[Fill], parent: Parent) -> Leg:
-    intent = parent.intent
-    base, quote = intent.quantity.asset, group_asset(intent.quote)
-    done = execution(intent.side, fills, (), base, quote, {intent.base: parent.arrival})
+def _leg(name: str, orders: Sequence[Order], parent: Parent) -> Leg:
+    mine = [order for order in orders if any(fill.instrument == name for fill in order.fills)]
+    fills = [fill for order in mine for fill in order.fills if fill.instrument == name]
+    done = _executed(fills, parent)
     return Leg(
-        order.order_id,
-        order.plan.venue,
+        mine[0].plan.venue,
         name,
-        str(order.state),
+        str(min((order.state for order in mine), key=LEAST_SETTLED.index)),
         done.base,
-        done.quote_gross - done.fees if intent.side == "sell" else done.quote_gross + done.fees,
-        done.fees,
+        _net(done, parent.intent, done.fees),
         done.price_all_in,
+        done.fees,
         len(fills),
-        order.tx_hash,
+        tuple(order.order_id for order in mine),
+        tuple(order.tx_hash for order in mine if order.tx_hash),
     )
 
 
+def _child(order: Order, parent: Parent) -> Child:
+    plan, done = order.plan, _executed(order.fills, parent)
+    about = ""
+    match plan:
+        case PlaceOrder():
+            kind, names = "order", (plan.instrument,)
+        case SwapBatch():
+            kind, names = "batch", tuple(leg.instrument for leg in plan.legs)
+        case ApproveToken():
+            kind, names = "permission", ()
+            about = purpose(plan)
+        case _:
+            kind, names = "cancel", (plan.instrument,)
+    return Child(
+        order.order_id, kind, plan.venue, names, str(order.state), done.base, _net(done, parent.intent, done.fees), done.price_all_in,
+        len(order.fills), order.tx_hash, order.reason, about,
+    )  # fmt: skip
+
+
+def purpose(plan: ApproveToken) -> str:
+    """What a permission is for, in words: the one transaction that moves nothing."""
+    coin = plan.sell.asset.symbol
+    if not plan.sell:
+        return f"takes back an earlier {coin} permission before a new one is given"
+    amount = f"{Decimal(plan.sell.units).scaleb(-plan.sell.asset.decimals):,.4f}"
+    return f"lets Permit2 take at most {amount} {coin} for signed swaps, nothing else"
+
+
 def _total(amounts: Sequence[Amount]) -> Amount | None:
-    total = None
-    for amount in amounts:
-        total = amount if total is None else total + amount
-    return total
+    """All amounts of one chain's coin; None without any."""
+    assets: list[Asset] = [amount.asset for amount in amounts]
+    return sum(amounts[1:], start=amounts[0]) if assets and len(set(assets)) == 1 else None

@@ -229,7 +229,7 @@ def _outliers(found: Sequence[Source], limits: QualityLimits) -> Iterator[Reason
         del others[bisect_left(others, source.mid)]
         if others:
             middle = others[(len(others) - 1) // 2], others[len(others) // 2]
-            median = min(middle, key=lambda one: abs(bps_between(one, source.mid)))  # noqa: B023 - used at once
+            median = min(middle, key=lambda one: abs(bps_between(one, source.mid)))
             yield outlier_trouble(source.instrument.id, source.mid, median, limits)
         else:
             yield None
