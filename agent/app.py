@@ -39,6 +39,7 @@ FOLLOW_S = 0.1
 SCRYPT_N_SANDBOX = 2**12  # the sandbox's key guards nothing; a real wallet takes the keystore's own default
 PLACES = (Path("isthmus.toml"), Path(".isthmus/isthmus.toml"), Path(".isthmus/demo/isthmus.toml"))
 
+ASK = "ask"
 Ask = Callable[[str], str]  # (name of a key) -> the password that a person typed
 
 
@@ -142,7 +143,7 @@ def open_wallet(loaded: Loaded, ask: Ask | None = None) -> "LocalSigner | None":
     wallet = loaded.settings.wallet
     if wallet is None:
         return None
-    password = Secret((ask or _no_prompt)(wallet.keystore)) if wallet.password == "ask" else secret_of(loaded, wallet.password)
+    password = Secret((ask or _no_prompt)(wallet.keystore)) if wallet.password == ASK else secret_of(loaded, wallet.password)
     return Keystore(loaded.keystore_path).unlock(wallet.keystore, password)
 
 
@@ -234,9 +235,7 @@ def _has_account(section: Any) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def open_venues(
-    loaded: Loaded, wallet: "LocalSigner | None"
-) -> AsyncIterator[tuple[dict[str, Venue], dict[str, Signer]]]:
+async def open_venues(loaded: Loaded, wallet: "LocalSigner | None") -> AsyncIterator[tuple[dict[str, Venue], dict[str, Signer]]]:
     """Connect every venue of the settings, each with the signer that its orders need."""
     venues: dict[str, Venue] = {}
     signers: dict[str, Signer] = {}
@@ -327,9 +326,11 @@ async def _working(engine: "Engine", home: Path, heard: list[int]) -> AsyncItera
 
     loop = asyncio.get_running_loop()
 
+    stops: set[asyncio.Task[None]] = set()
+
     def stop(number: int) -> None:
         heard.append(number)
-        loop.create_task(engine.stop(signal.Signals(number).name))
+        stops.add(loop.create_task(engine.stop(signal.Signals(number).name)))
 
     scheduler = AsyncIOScheduler()
     scheduler.add_job(engine.watch, "interval", seconds=RECONCILE_EVERY_S, max_instances=1, coalesce=True)

@@ -6,11 +6,8 @@ Unknown keys, wrong units and missing sections are refused with the place and th
 import difflib
 import hashlib
 import importlib
-import importlib.abc
-import importlib.util
 import pkgutil
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import agent.venues
 from agent.domain.amount import parse_units
 from agent.domain.errors import ConfigError, NumberError
-from agent.engine.decide import Rules
+from agent.engine.world import Rules
 from agent.risk.gate import GROUP_DECIMALS
 from agent.risk.limits import Limits
 
@@ -157,8 +154,8 @@ def load(path: Path) -> Loaded:
 
 
 def venue_kinds() -> list[str]:
-    """The adapters that exist: every module of `agent/venues` that can `connect`. None of them is imported for this."""
-    return sorted(found.name for found in pkgutil.iter_modules(agent.venues.__path__) if _connects(found.name))
+    """The adapters that exist: every module of `agent/venues`. None of them is imported for this."""
+    return sorted(found.name for found in pkgutil.iter_modules(agent.venues.__path__))
 
 
 def venue_module(kind: str, where: str) -> Any:
@@ -168,12 +165,6 @@ def venue_module(kind: str, where: str) -> Any:
         hint = _meant(kind, kinds) or f"; it is one of {', '.join(kinds)}"
         raise ConfigError(f'{where}: there is no kind "{kind[:40]}"{hint}')
     return importlib.import_module(f"agent.venues.{kind}")
-
-
-def _connects(name: str) -> bool:
-    spec = importlib.util.find_spec(f"agent.venues.{name}")
-    source = spec.loader.get_source(spec.name) if spec and isinstance(spec.loader, importlib.abc.InspectLoader) else None
-    return source is not None and "\nasync def connect(" in source
 
 
 def _checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
@@ -206,7 +197,7 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+    if typing.get_origin(annotation) is None and isinstance(annotation, type):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [model for part in typing.get_args(annotation) for model in _models(part)]
 

@@ -19,7 +19,8 @@ PERMIT = TypedData(
     {"details": DETAILS, "spender": ROUTER, "sigDeadline": 2_000_000_000},
 )
 TX = {
-    "type": 2, "chainId": 31_337, "nonce": 7, "maxPriorityFeePerGas": 10**9, "maxFeePerGas": 3 * 10**9, "gas": 600_000, "to": checksum(bytes.fromhex(TOKEN[2:])),
+    "type": 2, "chainId": 31_337, "nonce": 7, "maxPriorityFeePerGas": 10**9, "maxFeePerGas": 3 * 10**9, "gas": 600_000,
+    "to": checksum(bytes.fromhex(TOKEN[2:])),
     "value": 0, "data": "0x" + "ab" * 1_200,
 }  # fmt: skip
 

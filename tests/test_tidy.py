@@ -31,7 +31,7 @@ MAKERS = {
     "SignedRequest": {"agent/keys/": "where the keys are"},
     "SignedTransaction": {
         "agent/keys/": "where the keys are",
-        "agent/engine/loop.py": "broadcasts once more the bytes that the keys signed and the journal kept",
+        "agent/engine/supervise.py": "broadcasts once more the bytes that the keys signed and the journal kept",
     },
     "SignedTyped": {"agent/keys/": "where the keys are"},
 }
@@ -131,17 +131,6 @@ def test_nothing_of_ours_is_mocked(path: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [f"{node.module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
         assert not [name for name in names if name.startswith("unittest.mock")]
-
-
-def test_one_venue_never_imports_another() -> None:
-    """A venue is a module that can be connected; the other modules of the package are parts that venues are made of."""
-    trees = {f"agent.venues.{path.stem}": tree_of(path) for path in (AGENT / "venues").glob("*.py")}
-    venues = {name for name, tree in trees.items() if any(getattr(top, "name", "") == "connect" for top in tree.body)}
-    for name, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                reached = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-                assert not (venues - {name}) & reached, f"{name} imports a venue in line {node.lineno}"
 
 
 # -- what the repository never names -----------------------------------------------------------------------------------

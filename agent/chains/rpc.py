@@ -61,12 +61,13 @@ class Rpc:
 
     async def open(self) -> None:
         """Connect, or connect again, and check the chain's id. Raises ChainError in one line that says what to do."""
-        if self._is_socket or self._web3 is None:  # over HTTP, requests that are under way are left alone
-            await self.close()
-            self._web3 = _web3(self._url, self._timeout_s)
+        is_new = self._web3 is None or (self._is_socket and not self.is_pushed)
         try:
-            if self._is_socket:
-                await asyncio.wait_for(self._web3.provider.connect(), self._timeout_s)
+            if is_new:  # otherwise requests that are under way are left alone
+                await self.close()
+                web3 = self._web3 = _web3(self._url, self._timeout_s)
+                if self._is_socket:
+                    await asyncio.wait_for(web3.provider.connect(), self._timeout_s)
             found = whole(await self.call("eth_chainId"))
         except _TRANSPORT as error:
             await self.close()
@@ -79,7 +80,7 @@ class Rpc:
             raise ChainError(
                 f"{self.place} answers for chain {found}, the config says {self._chain_id}: correct rpc_url or chain_id"
             )
-        if self._is_socket:
+        if is_new and self._is_socket:
             await self._subscribe()
 
     async def call(self, method: str, *params: Any) -> Any:
@@ -143,7 +144,14 @@ class Rpc:
         if self._web3 is None:
             raise ProviderConnectionError("the connection is closed")
         async with asyncio.timeout(self._timeout_s):
-            return await self._web3.provider.make_request(RPCEndpoint(method), list(params))
+            try:
+                return await self._web3.provider.make_request(RPCEndpoint(method), list(params))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # nobody cancelled us: web3 passes on the end of its own reading task when a socket is closed
+                raise ConnectionAbortedError("the connection was closed meanwhile") from None
 
     async def _subscribe(self) -> None:
         """Ask for new heads; a node that cannot push is polled."""

@@ -1,70 +1,128 @@
 """The command line. Every command takes `--json`; errors are one line that says what to do next.
 
-Exit codes: 0 ok, 2 usage, 3 refused by risk, 4 venue or chain, 5 outcome unknown, 1 anything that should not happen.
+Exit codes: 0 ok, 2 usage, 3 refused by risk, 4 venue or chain, 5 outcome unknown, 130 interrupted, 1 what should not happen.
+A command's module is imported when the command is asked for, so that `--help` and `--version` answer at once.
 """
 
+import importlib
+import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
+import typer.core
+import typer.exceptions
+import typer.main
 
 from agent import __version__
-from agent.cli import desk, keys, market, sandbox, setup
-from agent.cli.show import err, print_json
-from agent.domain.errors import IsthmusError
+from agent.domain.errors import IsthmusError, UsageError
+
+COMMANDS = {
+    # name -> (module of agent/cli, function or group in it, one line of help)
+    "demo": ("demo", "demo", "Sell 40 ETH over a sandbox exchange and pools. Simulated."),
+    "init": ("init", "init", "Write one commented settings file."),
+    "doctor": ("doctor", "doctor", "Check everything that trading needs, one line each, with its fix."),
+    "run": ("run", "run", "Run the agent: settle doubts, resume orders, serve the desk."),
+    "quote": ("market", "quote", "What a quantity would fetch now, over all venues."),
+    "route": ("market", "route", "How a quantity would be split now, and why."),
+    "order": ("order", "commands", "Submit, list, show and cancel parent orders."),
+    "balances": ("account", "balances", "What the journal says, beside what venues and chains say now."),
+    "reconcile": ("account", "reconcile", "Hold the journal against every venue and chain."),
+    "keys": ("keys", "commands", "Create, import and list the keys of the wallet."),
+    "record": ("record", "record", "Write an exchange's market frames to a tape for the sandbox."),
+    "sandbox": ("sandbox", "commands", "A local exchange and a local chain with the real contracts."),
+}
+
+
+INTERRUPTED = 130
+
+
+class _Lazy(typer.core.TyperGroup):
+    """The table above as a group of commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the parent's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        found = getattr(importlib.import_module(f"agent.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            command = typer.main.get_command(found)
+        else:
+            alone = _typer()
+            alone.command(cmd_name)(found)
+            command = typer.main.get_command(alone)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+def _typer(**options: Any) -> typer.Typer:
+    return typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False, **options)
+
 
 app = typer.Typer(
     name="isthmus",
+    cls=_Lazy,
     help="One order and execution agent over exchanges and on-chain markets, signing with your own keys.",
-    no_args_is_help=True,
-    add_completion=True,
+    epilog="Exit codes: 0 ok, 2 usage, 3 refused by risk, 4 venue or chain, 5 outcome unknown, 130 interrupted.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False) -> None:
+def _root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         typer.echo(f"isthmus {__version__}")
         raise typer.Exit
-
-
-app.command("demo")(sandbox.demo)
-app.command("init")(setup.init)
-app.command("doctor")(setup.doctor_command)
-app.command("run")(desk.run)
-app.command("quote")(market.quote)
-app.command("route")(market.route)
-app.command("record")(market.record)
-app.command("balances")(desk.balances)
-app.command("reconcile")(desk.reconcile)
-app.add_typer(desk.orders, name="order")
-app.add_typer(sandbox.commands, name="sandbox")
-app.add_typer(keys.commands, name="keys")
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(UsageError.exit_code)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    as_json = "--json" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character still shows the rest
+    sys.exit(_code())
+
+
+def _code() -> int:
     try:
         code = app(standalone_mode=False)
     except IsthmusError as error:
-        _fail(str(error), error.exit_code, as_json)
-    except click.exceptions.Abort:
-        _fail("interrupted", 130, as_json)
-    except click.ClickException as error:
-        _fail(f"{error.format_message()} (try --help)", 2, as_json)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130, as_json)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _fail(str(error), error.exit_code)
+    except typer.exceptions.TyperException as error:
+        return _fail(f"{error.format_message()} (try --help)", UsageError.exit_code)
+    except (typer.exceptions.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has gone: nothing more can be told
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}; check the path and its permissions", 2)
+    if code == INTERRUPTED:
+        return _fail("interrupted; `isthmus order list` shows what is still live, `isthmus run` resumes it", INTERRUPTED)
+    return code if isinstance(code, int) else 0
 
 
-def _fail(text: str, code: int, as_json: bool) -> None:
+def _fail(text: str, code: int) -> int:
+    from agent.cli.show import err, print_json
+
     line = " ".join(text.split())
-    if as_json:
+    if "--json" in sys.argv:
         print_json({"status": "error", "error": line, "exit_code": code})
     else:
-        err.print(f"error: {line}", style="red", markup=False)
-    sys.exit(code)
+        err.print(f"error: {line}", style="red", markup=False, soft_wrap=True)
+    return code

@@ -1,26 +1,26 @@
-"""`isthmus keys`: the wallet's keystore. Passwords are asked for, or read from a descriptor or file, never from an argument."""
+"""`keys`: the wallet's keystore. Passwords are asked for, or read from a descriptor or file, never from an argument."""
 
 import os
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from agent.app import default_config
-from agent.cli.options import Config, Json
-from agent.cli.show import out, print_json
+from agent.app import Secret, default_config, read_secret, wallet_import, wallet_list, wallet_new
+from agent.cli.options import Config, Json, ask, ask_hidden, group
+from agent.cli.show import line, print_json
 from agent.config import load
 from agent.domain.errors import SecretError
-from agent.keys.keystore import Keystore
-from agent.keys.secrets import Secret, read_secret
 
-commands = typer.Typer(help="Create, import and list the keys of the wallet.", no_args_is_help=True)
+commands = group("Create, import and list the keys of the wallet.")
+
+PASSWORD_MAX = 4_096
 
 Name = Annotated[str, typer.Argument(help="Name of the key in the keystore.")]
 Folder = Annotated[Path | None, typer.Option("--keystore", help="Keystore folder; default: the one of the settings file.")]
-PasswordFd = Annotated[int | None, typer.Option("--password-fd", help="Read the password from this file descriptor.")]
+PasswordFd = Annotated[int | None, typer.Option("--password-fd", min=0, help="Read the password from this file descriptor.")]
 Password = Annotated[str | None, typer.Option("--password", help="Reference: env:NAME, file:PATH or keyring:SERVICE/NAME.")]
+Key = Annotated[str, typer.Option("--key", help="Where the private key is: env:NAME, file:PATH, keyring:…, or ask.")]
 
 
 @commands.command("new")
@@ -33,7 +33,8 @@ def new(
     as_json: Json = False,
 ) -> None:
     """Make a new key and keep it encrypted."""
-    address = Keystore(_folder(config, folder)).new(name, _password(name, password, password_fd, confirm=True))
+    place = _folder(config, folder)
+    address = wallet_new(place, name, _password(name, password, password_fd))
     _say({"name": name, "address": address}, f"{name}  {address}", as_json)
 
 
@@ -44,52 +45,46 @@ def import_command(
     folder: Folder = None,
     password: Password = None,
     password_fd: PasswordFd = None,
-    key: Annotated[str, typer.Option("--key", help="Where the private key is: env:NAME, file:PATH, keyring:…, or ask.")] = "ask",
+    key: Key = "ask",
     as_json: Json = False,
 ) -> None:
     """Take an existing private key in. It is asked for, or read through a reference; it is never an argument."""
-    secret = _prompt("private key (hex): ") if key == "ask" else read_secret(key)
-    address = Keystore(_folder(config, folder)).import_key(name, secret, _password(name, password, password_fd, confirm=True))
+    place = _folder(config, folder)
+    secret = Secret(ask_hidden("private key (hex)")) if key == "ask" else read_secret(key)
+    address = wallet_import(place, name, secret, _password(name, password, password_fd))
     _say({"name": name, "address": address}, f"{name}  {address}", as_json)
 
 
 @commands.command("list")
 def list_command(config: Config = None, folder: Folder = None, as_json: Json = False) -> None:
     """Names and addresses; nothing is unlocked."""
-    found = Keystore(_folder(config, folder)).list_keys()
-    rows = [{"name": one.name, "address": one.address} for one in found]
-    _say(
-        rows, "\n".join(f"{row['name']}  {row['address']}" for row in rows) or "no keys yet; `isthmus keys new` makes one", as_json
-    )
+    found = wallet_list(_folder(config, folder))
+    rows = [{"name": name, "address": address} for name, address in found.items()]
+    text = "\n".join(f"{row['name']}  {row['address']}" for row in rows)
+    _say(rows, text or "no keys yet; `isthmus keys new` makes one", as_json)
 
 
 def _folder(config: Path | None, folder: Path | None) -> Path:
     return folder if folder is not None else load(config or default_config()).keystore_path
 
 
-def _password(name: str, reference: str | None, descriptor: int | None, *, confirm: bool = False) -> Secret:
+def _password(name: str, reference: str | None, descriptor: int | None) -> Secret:
     if reference is not None:
         return read_secret(reference)
     if descriptor is not None:
         try:
-            text = os.fdopen(descriptor, "r", closefd=False).read(4_096).rstrip("\n")
-        except OSError as error:
-            raise SecretError(f"--password-fd {descriptor} cannot be read: {error.strerror}") from None
+            text = os.read(descriptor, PASSWORD_MAX).decode().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SecretError(f"--password-fd {descriptor} cannot be read ({type(error).__name__}); open it before") from None
         return Secret(text)
-    first = _prompt(f"password for {name}: ")
-    if confirm and _prompt("again: ").reveal() != first.reveal():
-        raise SecretError("the two passwords differ; nothing was written")
+    first = Secret(ask(name))
+    if Secret(ask_hidden("again")) != first:
+        raise SecretError("the two passwords differ; nothing was written, try again")
     return first
 
 
-def _prompt(text: str) -> Secret:
-    if not sys.stdin.isatty():
-        raise SecretError("no terminal to ask on: give a reference such as env:NAME, file:PATH or keyring:SERVICE/NAME")
-    return Secret(typer.prompt(text.rstrip(": "), hide_input=True))
-
-
-def _say(value: object, text: str, as_json: bool) -> None:
+def _say(value: Any, text: str, as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        out.print(text, markup=False)
+        line(text)

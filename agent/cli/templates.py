@@ -122,6 +122,9 @@ def _pool(pool: dict[str, str | int], symbols: dict[str, str]) -> str:
     tokens = {symbols[str(pool["currency0"])], symbols[str(pool["currency1"])]}
     quote = next(token for token in ("USDT", "USDC") if token in tokens)
     base = next(token for token in tokens if token != quote)
-    place = f', address = "{pool["address"]}"' if pool["protocol"] != "v4" else ""
-    spacing = f", tick_spacing = {pool['tick_spacing']}" if pool["protocol"] != "v2" else ""
-    return f'  {{ protocol = "{pool["protocol"]}", base = "{base}", quote = "{quote}", fee_pips = {pool["fee_pips"]}{spacing}{place} }},'
+    parts = [("protocol", f'"{pool["protocol"]}"'), ("base", f'"{base}"'), ("quote", f'"{quote}"'), ("fee_pips", pool["fee_pips"])]
+    if pool["protocol"] != "v2":
+        parts.append(("tick_spacing", pool["tick_spacing"]))
+    if pool["protocol"] != "v4":
+        parts.append(("address", f'"{pool["address"]}"'))
+    return "  { " + ", ".join(f"{key} = {value}" for key, value in parts) + " },"

@@ -56,7 +56,8 @@ def follows(state: OrderState, new: OrderState) -> bool:
 class Fill(msgspec.Struct, frozen=True):
     """What traded, as the receipt or the venue's trade says it. `received` is before `fee`; `trade_id` is the venue's own.
 
-    Unique by (venue, instrument, trade_id): the same fill from two streams counts once.
+    Unique by (venue, instrument, trade_id, order_id): the same fill from two streams counts once, and of a trade with oneself both
+    sides count.
     """
 
     order_id: str
@@ -70,7 +71,7 @@ class Fill(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        return f"{self.venue}|{self.instrument}|{self.trade_id}"
+        return f"{self.venue}|{self.instrument}|{self.trade_id}|{self.order_id}"
 
 
 class Order(msgspec.Struct):

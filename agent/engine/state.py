@@ -6,6 +6,7 @@ Market data is not here (`agent/market`): it is not journaled, and no money depe
 import msgspec
 
 from agent.domain.amount import Amount, Asset, rescale_up, zero
+from agent.domain.errors import LedgerError
 from agent.domain.events import (
     BalanceAdopted,
     EngineStarted,
@@ -25,7 +26,7 @@ from agent.domain.events import (
 )
 from agent.domain.intent import Intent
 from agent.domain.order import ENDED, IN_DOUBT, SETTLED, Fill, Order, OrderRef, OrderState, follows
-from agent.domain.plan import ApproveToken, CancelOrder, PlaceOrder, SwapBatch
+from agent.domain.plan import ApproveToken, CancelOrder, ChainPlan, PlaceOrder, SwapBatch
 from agent.domain.price import Price
 from agent.ledger.positions import Ledger
 from agent.ledger.posting import entry
@@ -45,7 +46,9 @@ class Parent(msgspec.Struct):
     cancelled: bool = False
     slices: int = 0
     slice_ns: int = 0
-    refusals: int = 0  # in a row
+    refusals: int = 0  # by risk, in a row
+    failures: dict[str, int] = {}  # venue -> orders that it rejected or reverted since it last filled one
+    failed_ns: dict[str, int] = {}  # venue -> when it last did
     routes: list[Routed] = msgspec.field(default_factory=list)
     orders: list[str] = msgspec.field(default_factory=list)
     ended_ns: int = 0
@@ -131,6 +134,52 @@ class State:
                 pass
         return True
 
+    def is_strange(self, event: OrderFilled | GasPaid) -> bool:
+        """Whether somebody else moves what we count as ours: a trade of no order of this journal.
+
+        A trade from before a place's balance was adopted is part of what was taken over.
+        """
+        order_id = event.fill.order_id if isinstance(event, OrderFilled) else event.order_id
+        if order_id in self.orders:
+            return False
+        if isinstance(event, OrderFilled):
+            return any(venue == event.fill.venue for _, venue in self.adopted)
+        return any(account == event.account for account, _ in self.adopted)
+
+    def contradiction(self, event: object) -> str:
+        """Why a fill or a gas bill of a known order cannot be booked; empty if it can."""
+        try:
+            match event:
+                case OrderFilled(fill=fill):
+                    plan = self.orders[fill.order_id].plan
+                    if not isinstance(plan, PlaceOrder | SwapBatch):
+                        return f"order {fill.order_id} trades nothing, and yet {fill.venue} reports fill {fill.trade_id} of it"
+                    if (fill.venue, fill.paid.asset, fill.received.asset) != (plan.venue, plan.sell.asset, plan.buy.asset):
+                        return (
+                            f"fill {fill.trade_id} ({fill.paid} -> {fill.received} at {fill.venue}) is not of order {fill.order_id}"
+                        )
+                    entry(event, plan)
+                case GasPaid(order_id=order_id):
+                    entry(event, self.orders[order_id].plan)
+                case _:
+                    pass
+        except LedgerError as error:
+            return str(error)
+        return ""
+
+    def excess(self, order_id: str) -> str:
+        """Whether more was traded than was asked for, by the order or by its parent; empty if not. It is booked all the same."""
+        order = self.orders[order_id]
+        plan = order.plan
+        if isinstance(plan, PlaceOrder | SwapBatch):
+            paid, got = sum(fill.paid.units for fill in order.fills), sum(fill.received.units for fill in order.fills)
+            if paid > plan.sell.units or (plan.side == "buy" and got > plan.buy.units):
+                return f"order {order_id} traded {Amount(paid, plan.sell.asset)} -> {Amount(got, plan.buy.asset)}, more than it may"
+        parent = self.parents.get(plan.intent_id)
+        if parent is not None and parent.filled > parent.intent.quantity:
+            return f"parent {plan.intent_id} traded {parent.filled} of {parent.intent.quantity}, more than it may"
+        return ""
+
     def unsettled(self, intent_id: str) -> list[Order]:
         """Children of a parent through which something may still leave the account."""
         return [order for name in self.parents[intent_id].orders if not (order := self.orders[name]).is_settled]
@@ -160,20 +209,20 @@ class State:
             left = left - _base_open(order, parent.intent)
         return left
 
-    def nonce_after(self, venue: str) -> int:
-        """One above the highest nonce that any transaction of this venue's wallet was sent with; 0 if none."""
-        gone = (OrderState.REJECTED, OrderState.CANCELLED)  # certainly never accepted: the nonce is free again
-        mine = (o for o in self.orders.values() if o.plan.venue == venue and o.sent_ns and o.state not in gone)
-        used = (o.nonce for o in mine if o.nonce is not None)
-        return max(used, default=-1) + 1
+    def next_nonce(self, venue: str, mined: int) -> int:
+        """The lowest number that the venue's wallet may use: not below what the chain has `mined`, and not used by a transaction
+        that was sent or is about to be. One that was certainly never accepted gives its number back, so that no gap remains.
+        """
+        gone = (OrderState.REJECTED, OrderState.CANCELLED)
+        used = {order.nonce for order in self.orders.values() if order.plan.venue == venue and order.state not in gone}
+        nonce = mined
+        while nonce in used:
+            nonce += 1
+        return nonce
 
-    def held_nonces(self, venue: str) -> set[int]:
-        """Nonces that are reserved for transactions not sent yet."""
-        return {
-            o.nonce
-            for o in self.working.values()
-            if o.plan.venue == venue and o.nonce is not None and o.state is OrderState.APPROVED
-        }
+    def chain_orders(self) -> list[Order]:
+        """Transactions that are under way."""
+        return [order for order in self.working.values() if isinstance(order.plan, ChainPlan)]
 
     # -- folding -----------------------------------------------------------------------------------------------------
 
@@ -194,6 +243,14 @@ class State:
         if follows(order.state, event.state):
             order.reason, order.block = event.reason or order.reason, event.block or order.block
             self._move(order, event.state)
+            if event.state in (OrderState.REJECTED, OrderState.REVERTED):
+                self._failed(order)
+
+    def _failed(self, order: Order) -> None:
+        parent, venue = self.parents.get(order.plan.intent_id), order.plan.venue
+        if parent is not None:
+            parent.failures[venue] = parent.failures.get(venue, 0) + 1
+            parent.failed_ns[venue] = self.now_ns
 
     def _move(self, order: Order, state: OrderState) -> None:
         order.state = state
@@ -217,6 +274,7 @@ class State:
         parent = self.parents.get(order.plan.intent_id)
         if parent is not None:
             parent.filled = parent.filled + rescale_up(_base_of(fill, parent.intent), parent.filled.asset)
+            parent.failures.pop(fill.venue, None)
 
     def _gas(self, event: GasPaid) -> None:
         order = self.orders.get(event.order_id)

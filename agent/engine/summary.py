@@ -69,7 +69,7 @@ class Single(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """`improvement_bps`: all-in price against the best single venue; `arrival_bps`: against the arrival price. Positive is better."""
+    """`improvement_bps`: all-in price against the best single venue; `arrival_bps`: against arrival. Positive is better."""
 
     intent_id: str
     status: str
@@ -178,19 +178,20 @@ def _leg(name: str, orders: Sequence[Order], parent: Parent) -> Leg:
 def _child(order: Order, parent: Parent) -> Child:
     plan, done = order.plan, _executed(order.fills, parent)
     about = ""
+    names: tuple[str, ...] = ()
     match plan:
         case PlaceOrder():
             kind, names = "order", (plan.instrument,)
         case SwapBatch():
             kind, names = "batch", tuple(leg.instrument for leg in plan.legs)
         case ApproveToken():
-            kind, names = "permission", ()
+            kind = "permission"
             about = purpose(plan)
         case _:
             kind, names = "cancel", (plan.instrument,)
     return Child(
-        order.order_id, kind, plan.venue, names, str(order.state), done.base, _net(done, parent.intent, done.fees), done.price_all_in,
-        len(order.fills), order.tx_hash, order.reason, about,
+        order.order_id, kind, plan.venue, names, str(order.state), done.base, _net(done, parent.intent, done.fees),
+        done.price_all_in, len(order.fills), order.tx_hash, order.reason, about,
     )  # fmt: skip
 
 

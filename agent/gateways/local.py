@@ -51,7 +51,7 @@ _write = msgspec.json.Encoder(enc_hook=encode_hook)
 
 @contextlib.asynccontextmanager
 async def serve(desk: Desk, home: Path) -> AsyncIterator[None]:
-    """Answer requests while the context is open. Only the agent that holds the journal's lock calls this: an old socket is stale."""
+    """Answer requests while the context is open. Only who holds the journal's lock calls this: an old socket is stale."""
     path = socket_path(home)
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(lambda r, w: _talk(desk, r, w), path, limit=LINE_MAX)
@@ -64,7 +64,7 @@ async def serve(desk: Desk, home: Path) -> AsyncIterator[None]:
 
 
 async def ask(home: Path, request: Request) -> Any:
-    """One request to a running agent. Raises VenueError when none is running, UsageError with the agent's own words when it refuses."""
+    """One request to a running agent. VenueError when none is running, UsageError in its own words when it refuses."""
     try:
         reader, writer = await asyncio.open_unix_connection(socket_path(home), limit=LINE_MAX * 16)
     except OSError:

@@ -24,10 +24,10 @@ class Book:
     """Owns the levels of one instrument, in ticks and lots. Both sides rise by price: the best ask is first, the best bid last."""
 
     __slots__ = (
-        "_ask_lots",
         "_ask_ticks",
-        "_bid_lots",
+        "_asks",
         "_bid_ticks",
+        "_bids",
         "_is_joined",
         "_pending",
         "at_ns",
@@ -38,9 +38,9 @@ class Book:
 
     def __init__(self) -> None:
         self._bid_ticks: list[int] = []
-        self._bid_lots: list[int] = []
+        self._bids: list[Level] = []  # beside their ticks, which are searched
         self._ask_ticks: list[int] = []
-        self._ask_lots: list[int] = []
+        self._asks: list[Level] = []
         self._pending: deque[BookDiff] = deque(maxlen=PENDING_MAX)
         self._is_joined = False  # whether a change was applied since the snapshot
         self.seq = 0
@@ -61,15 +61,13 @@ class Book:
 
     def levels(self, count: int) -> tuple[tuple[Level, ...], tuple[Level, ...]]:
         """The best `count` bids and asks, best first, whatever `is_valid` says."""
-        end = -count - 1
-        bids = zip(self._bid_ticks[:end:-1], self._bid_lots[:end:-1], strict=True)
-        return tuple(bids), tuple(zip(self._ask_ticks[:count], self._ask_lots[:count], strict=True))
+        return tuple(self._bids[: -count - 1 : -1]), tuple(self._asks[:count])
 
     def _apply_snapshot(self, fact: BookSnapshot) -> None:
-        bids = sorted(level for level in fact.bids if level[1])
-        asks = sorted(level for level in fact.asks if level[1])
-        self._bid_ticks, self._bid_lots = [ticks for ticks, _ in bids], [lots for _, lots in bids]
-        self._ask_ticks, self._ask_lots = [ticks for ticks, _ in asks], [lots for _, lots in asks]
+        self._bids = sorted(level for level in fact.bids if level[1])
+        self._asks = sorted(level for level in fact.asks if level[1])
+        self._bid_ticks = [ticks for ticks, _ in self._bids]
+        self._ask_ticks = [ticks for ticks, _ in self._asks]
         self.seq, self.at_ns, self.trouble, self._is_joined = fact.seq, fact.at_ns, "", False
         self._check_crossed()
         waiting = list(self._pending)
@@ -90,13 +88,13 @@ class Book:
             self._pending.append(diff)
             return
         if diff.bids:
-            _merge(self._bid_ticks, self._bid_lots, diff.bids)
+            _merge(self._bid_ticks, self._bids, diff.bids)
             if len(self._bid_ticks) > LEVELS_MAX:
-                del self._bid_ticks[:-LEVELS_MAX], self._bid_lots[:-LEVELS_MAX]
+                del self._bid_ticks[:-LEVELS_MAX], self._bids[:-LEVELS_MAX]
         if diff.asks:
-            _merge(self._ask_ticks, self._ask_lots, diff.asks)
+            _merge(self._ask_ticks, self._asks, diff.asks)
             if len(self._ask_ticks) > LEVELS_MAX:
-                del self._ask_ticks[LEVELS_MAX:], self._ask_lots[LEVELS_MAX:]
+                del self._ask_ticks[LEVELS_MAX:], self._asks[LEVELS_MAX:]
         self.seq, self._is_joined = diff.seq_last, True
         self.at_ns = max(self.at_ns, diff.at_ns)
         self._check_crossed()
@@ -106,14 +104,15 @@ class Book:
             self.trouble = CROSSED_BOOK
 
 
-def _merge(ticks: list[int], lots: list[int], changes: tuple[Level, ...]) -> None:
-    for price, size in changes:
+def _merge(ticks: list[int], levels: list[Level], changes: tuple[Level, ...]) -> None:
+    for level in changes:
+        price, lots = level
         place = bisect_left(ticks, price)
         if place < len(ticks) and ticks[place] == price:
-            if size:
-                lots[place] = size
+            if lots:
+                levels[place] = level
             else:
-                del ticks[place], lots[place]
-        elif size:
+                del ticks[place], levels[place]
+        elif lots:
             ticks.insert(place, price)
-            lots.insert(place, size)
+            levels.insert(place, level)

@@ -9,7 +9,7 @@ from agent.domain.amount import Amount, Asset
 from agent.domain.instrument import PIPS, Side
 from agent.domain.price import Price
 
-BATCH_GAS = 120_000  # a batch without its legs: the transaction, the router, Permit2 and the token transfers
+BATCH_GAS = 75_000  # a batch without its legs: the transaction, its call data, the router and the permit; measured
 _NATIVE = 10**18  # wei per coin
 
 

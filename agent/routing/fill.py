@@ -14,7 +14,7 @@ import msgspec
 from agent.domain.instrument import Side
 from agent.routing.curve import Curve, price_at, quote_for, supply, supply_before
 
-# shut; opens by itself; gas is paid; trades at least its minimum; gas is forgotten for the bound
+# shut; opens by itself; gas is paid; trades at least its minimum; opens too easily, for the bound
 OUT, GATED, IN, FLOORED, FREE = -1, 0, 1, 2, 3
 
 
@@ -23,6 +23,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     `gas[i]` is what using source i costs beside its price, `opens[i]` its threshold. `groups`: the sources of one balance, `caps`:
     what it holds: base when selling, quote when buying; `draws[i]` is how much of it one quote coin after fee takes when buying.
+    `loose` and `opens_loose` are the same for pools in state FREE: gas by a factor that is surely too small, and its thresholds.
     `points` are all breakpoints and thresholds, rising. The last source is the rest that stays untraded: it takes anything, badly.
     """
 
@@ -35,6 +36,8 @@ class Problem(msgspec.Struct, frozen=True):
     caps: list[float]
     draws: list[float]
     points: list[float]
+    loose: float
+    opens_loose: list[float]
 
 
 class Filling(msgspec.Struct, frozen=True):
@@ -63,7 +66,7 @@ def fill(problem: Problem, state: Sequence[int], curves: Sequence[Curve]) -> Fil
     live = [[i for i in group if state[i] != OUT and curves[i].u] for group in problem.groups]
     if any(curves[i].u[0] == -inf for group in live for i in group):
         points = [-inf, *points]
-    gate = [problem.opens[i] if state[i] == GATED else -inf for i in range(len(curves))]
+    gate = [_gate(problem, i, now) for i, now in enumerate(state)]
     for number, group in enumerate(live):
         cap = problem.caps[number]
         if cap == inf or not group:
@@ -88,7 +91,15 @@ def value(problem: Problem, filling: Filling, state: Sequence[int], curves: Sequ
             total += sign * quote_for(curves[i], base)
         if state[i] == IN or (state[i] == GATED and base > 0 and i not in filling.torn):
             total -= problem.gas[i]
+        elif state[i] == FREE and base > 0 and i not in filling.torn:
+            total -= problem.gas[i] * problem.loose
     return total
+
+
+def _gate(problem: Problem, i: int, now: int) -> float:
+    if now == GATED:
+        return problem.opens[i]
+    return problem.opens_loose[i] if now == FREE else -inf
 
 
 def _join(

@@ -14,7 +14,7 @@ from agent.domain.price import Price, decimal_of, worse_by
 from agent.liquidity.depth import Depth
 from agent.market.view import Source, chain_of
 from agent.routing.cost import GasPrice, gas_up
-from agent.routing.curve import Curve, book_curve, cut, pool_curve, root, threshold, worst_ticks
+from agent.routing.curve import Curve, book_curve, cut, pool_curve, price_at, root, threshold, worst_ticks
 from agent.routing.fill import Problem
 from agent.routing.search import Costs
 
@@ -89,7 +89,9 @@ def pose(order: Order, sources: Sequence[Source], capacity: Mapping[str, Amount]
     legs = [_leg_gas(order, source.instrument, gas) for source in used]
     opens = [threshold(curve, cost, order.side) for curve, cost in zip(curves, legs, strict=True)]
     end = root(float(decimal_of(order.rest)), order.side)
-    points = sorted({u for curve in curves for u in curve.u if u < end} | {u for u in opens if u < end} | {end})
+    loose, opens_loose = _loose(order, curves, legs, opens)
+    breaks = (u for curve in curves for u in curve.u)
+    points = sorted({u for u in (*breaks, *opens, *opens_loose) if u < end} | {end})
     groups, assets = _groups(order, used)
     budgets = [capacity[asset.id].units if capacity is not None and asset else None for asset in assets]
     own = {given(s.instrument, order.side).id for s in used if s.instrument.is_book and _is_alone(order, s, sharing)}
@@ -100,7 +102,19 @@ def pose(order: Order, sources: Sequence[Source], capacity: Mapping[str, Amount]
     rest = Curve(True, [end], [inf], [inf], [0.0])
     quantity = _float(order.quantity.units, order.quantity.asset)
     draws = [_draw(order, source.instrument) for source in used]
-    problem = Problem(order.side, quantity, [*curves, rest], [*legs, 0.0], [*opens, end], groups, caps, [*draws, 0.0], points)
+    problem = Problem(
+        order.side,
+        quantity,
+        [*curves, rest],
+        [*legs, 0.0],
+        [*opens, end],
+        groups,
+        caps,
+        [*draws, 0.0],
+        points,
+        loose,
+        [*opens_loose, end],
+    )
     least = [_least(order, source) for source in used]
     costs = Costs(
         _chains(order, used, gas),
@@ -212,6 +226,14 @@ def _least(order: Order, source: Source) -> int:
             return max(need, known + 1)
         known += lots
     return known + 1
+
+
+def _loose(order: Order, curves: Sequence[Curve], legs: Sequence[float], opens: list[float]) -> tuple[float, list[float]]:
+    """Buying: no balance's own marginal price is below the best price, nor the common one above the rest's."""
+    if order.side == "sell" or not curves:
+        return 1.0, opens
+    loose = min(price_at(curve.u[0]) for curve in curves) / float(decimal_of(order.rest))
+    return loose, [threshold(curve, gas * loose, order.side) for curve, gas in zip(curves, legs, strict=True)]
 
 
 def _leg_gas(order: Order, found: Instrument, gas: Mapping[int, GasPrice]) -> float:

@@ -81,8 +81,10 @@ def _curves(problem: Problem, costs: Costs, state: Sequence[int]) -> Sequence[Cu
 
 
 def _relaxed(problem: Problem, filling: Filling, state: tuple[int, ...]) -> tuple[int, ...]:
-    """Buying with a balance that runs out, a quote coin there is worth more than one of gas, so the thresholds mislead: forget the
-    gas of that balance's pools for the bound, and decide about every one that is used."""
+    """Buying with a balance that runs out, a quote coin there is worth more than one of gas (by the marginal price over its own).
+
+    So the thresholds mislead: let its pools open too easily, which gives a bound, and decide about each one that is used.
+    """
     if problem.side == "sell" or not filling.capped:
         return state
     doubtful = {i for number in filling.capped for i in problem.groups[number] if state[i] == GATED and problem.gas[i] > 0}

@@ -18,9 +18,6 @@ from typing import Literal
 import msgspec
 
 from agent.domain.errors import UsageError, VenueError
-from agent.simulation.chain.arbitrage import keep_pools_near
-from agent.simulation.chain.world import start_chain
-from agent.simulation.exchange.sandbox import ExchangeConfig, start_exchange
 
 FILE = "sandbox.json"
 LOG = "sandbox.log"
@@ -123,6 +120,11 @@ def down(home: Path) -> bool:
 
 async def serve(home: Path, spec: Spec) -> None:
     """The sandbox process: runs until SIGTERM, SIGINT, or the end of its time to live."""
+    # here, so that whoever only starts or stops it does not load a whole exchange and a chain
+    from agent.simulation.chain.arbitrage import keep_pools_near
+    from agent.simulation.chain.world import start_chain
+    from agent.simulation.exchange.sandbox import ExchangeConfig, start_exchange
+
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

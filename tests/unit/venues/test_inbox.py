@@ -9,7 +9,7 @@ from agent.domain.events import OrderReported
 from agent.domain.market import TradePrint
 from agent.domain.order import OrderState
 from agent.ports import VenueEvent
-from agent.venues.inbox import Inbox
+from agent.venues.ccxt_exchange.inbox import Inbox
 
 
 def trade(number: int) -> TradePrint:

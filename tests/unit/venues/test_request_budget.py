@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.venues.request_budget import MINUTE_NS, TEN_SECONDS_NS, RequestBudget
+from agent.venues.ccxt_exchange.request_budget import MINUTE_NS, TEN_SECONDS_NS, RequestBudget
 
 START_NS = 1_700_000_000 * 10**9 // MINUTE_NS * MINUTE_NS
 

@@ -13,8 +13,8 @@ from agent.domain.instrument import Instrument, Pool
 from agent.domain.plan import Approved, ApproveToken, Calls, CancelOrder, SignedTransaction, SwapBatch, SwapLeg
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
-from agent.venues.uniswap_build import build
-from agent.venues.uniswap_config import Config
+from agent.venues.uniswap.build import build
+from agent.venues.uniswap.config import Config
 
 WALLET = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"

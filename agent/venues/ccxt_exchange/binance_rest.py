@@ -14,7 +14,7 @@ from agent.domain.events import OrderFilled, OrderReported
 from agent.domain.instrument import Instrument
 from agent.domain.market import BookSnapshot
 from agent.domain.order import OrderState
-from agent.venues.binance_wire import DECIMALS, SCALE, Context, Pairs, filled, levels, state_of
+from agent.venues.ccxt_exchange.binance_wire import DECIMALS, SCALE, Context, Pairs, filled, levels, state_of
 
 
 class PartialFill(msgspec.Struct, frozen=True):

@@ -8,9 +8,9 @@ import msgspec
 
 from agent.domain.errors import ConfigError, VenueError
 from agent.ports import Tools
-from agent.venues.binance_feed import FRAME_BYTES_MAX, HEARTBEAT_S, STREAMS
-from agent.venues.binance_rest import proves_refusal
-from agent.venues.ccxt_client import Client, Config
+from agent.venues.ccxt_exchange.binance_feed import FRAME_BYTES_MAX, HEARTBEAT_S, STREAMS
+from agent.venues.ccxt_exchange.binance_rest import proves_refusal
+from agent.venues.ccxt_exchange.client import Client, Config
 
 DEPTH = "1000"
 

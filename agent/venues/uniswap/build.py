@@ -10,7 +10,7 @@ from agent.chains import abi, router
 from agent.domain.errors import VenueError
 from agent.domain.instrument import Instrument
 from agent.domain.plan import Approved, ApproveToken, Call, Calls, SignatureSlot, SwapBatch, SwapLeg
-from agent.venues.uniswap_config import Config
+from agent.venues.uniswap.config import Config
 
 PERMIT_AMOUNT_MAX = 2**160 - 2  # one more means unlimited to Permit2
 GWEI = 10**9

@@ -6,11 +6,11 @@ ccxt gives breadth; where a stream must be right, it is ours (ccxt's own streams
 from collections.abc import Iterator
 
 from agent.ports import Tools, Venue, VenueEvent
-from agent.venues import binance_wire
-from agent.venues.binance_record import frames
-from agent.venues.binance_spot import open_binance
-from agent.venues.ccxt_client import Config
-from agent.venues.ccxt_unified import open_unified
+from agent.venues.ccxt_exchange import binance_wire
+from agent.venues.ccxt_exchange.binance_record import frames
+from agent.venues.ccxt_exchange.binance_spot import open_binance
+from agent.venues.ccxt_exchange.client import Config
+from agent.venues.ccxt_exchange.unified import open_unified
 
 __all__ = ["Config", "connect", "frames", "parse"]
 

@@ -18,7 +18,7 @@ from agent.domain.instrument import Instrument
 from agent.domain.market import ChainHead
 from agent.domain.order import Fill, OrderRef, OrderState
 from agent.ports import Clock, PrivateFact
-from agent.venues.uniswap_config import Config
+from agent.venues.uniswap.config import Config
 
 WATCHED_MAX = 1_000
 

@@ -22,11 +22,10 @@ from agent.domain.market import ChainHead, Listed, MarketFact, PoolRanges, PoolR
 from agent.domain.order import OrderRef, OrderState
 from agent.domain.plan import Approved, Signed, SignedTransaction, Unsigned
 from agent.ports import Allowance, PrivateFact, Profile, Snapshot, Tools, Venue, VenueEvent
-from agent.venues.uniswap_build import build
-from agent.venues.uniswap_config import BATCH_BASE_GAS, Config, discover
-from agent.venues.uniswap_orders import Transactions
+from agent.venues.uniswap.build import build
+from agent.venues.uniswap.config import Config, discover
+from agent.venues.uniswap.orders import Transactions
 
-__all__ = ["BATCH_BASE_GAS", "Config", "Uniswap", "connect"]
 REREADS_MAX = 5  # whole reads in a row that a reorganisation may spoil
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from agent.domain.errors import ConfigError, OutcomeUnknown, SignerError, VenueError
 from agent.ports import RequestKey, Tools
-from agent.venues.request_budget import Kind, RequestBudget
+from agent.venues.ccxt_exchange.request_budget import Kind, RequestBudget
 
 TEXT_MAX = 200
 READ_WAIT_NS_MAX = 15_000_000_000  # how long a read may wait for its turn

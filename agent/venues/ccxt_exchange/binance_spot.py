@@ -19,11 +19,11 @@ from agent.domain.market import BookSnapshot, Listed
 from agent.domain.order import ENDED, OrderRef, OrderState
 from agent.domain.plan import Approved, CancelOrder, PlaceOrder, Signed, SignedRequest, VenueRequest
 from agent.ports import PrivateFact, Profile, Snapshot, Tools, VenueEvent
-from agent.venues import binance_rest as rest
-from agent.venues import binance_wire as wire
-from agent.venues.binance_feed import Feed
-from agent.venues.ccxt_client import Client, Config, RefusedRequestError, gather
-from agent.venues.own_orders import OwnOrders
+from agent.venues.ccxt_exchange import binance_rest as rest
+from agent.venues.ccxt_exchange import binance_wire as wire
+from agent.venues.ccxt_exchange.binance_feed import Feed
+from agent.venues.ccxt_exchange.client import Client, Config, RefusedRequestError, gather
+from agent.venues.ccxt_exchange.own_orders import OwnOrders
 
 V = TypeVar("V")
 MS: Final = 1_000_000

@@ -17,11 +17,11 @@ from agent.domain.events import VenueDisconnected
 from agent.domain.instrument import Instrument
 from agent.domain.market import BookDiff, BookSnapshot
 from agent.ports import PrivateFact, VenueEvent
-from agent.venues.binance_wire import Context, ExecutionReport, Frame, decode, facts_of
-from agent.venues.book_join import BookJoin
-from agent.venues.ccxt_client import Client
-from agent.venues.inbox import Inbox
-from agent.venues.own_orders import OwnOrders
+from agent.venues.ccxt_exchange.binance_wire import Context, ExecutionReport, Frame, decode, facts_of
+from agent.venues.ccxt_exchange.book_join import BookJoin
+from agent.venues.ccxt_exchange.client import Client
+from agent.venues.ccxt_exchange.inbox import Inbox
+from agent.venues.ccxt_exchange.own_orders import OwnOrders
 
 STREAMS, API = "wss://stream.binance.com:9443", "wss://ws-api.binance.com"
 HANDSHAKE_S = 10.0

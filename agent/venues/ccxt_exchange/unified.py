@@ -18,8 +18,8 @@ from agent.domain.market import BookSnapshot, Level, Listed
 from agent.domain.order import ENDED, Fill, OrderRef, OrderState
 from agent.domain.plan import Approved, CancelOrder, PlaceOrder, Signed, SignedRequest, VenueRequest
 from agent.ports import PrivateFact, Profile, Snapshot, Tools, VenueEvent
-from agent.venues.ccxt_client import Client, Config, RefusedRequestError
-from agent.venues.own_orders import OwnOrders
+from agent.venues.ccxt_exchange.client import Client, Config, RefusedRequestError
+from agent.venues.ccxt_exchange.own_orders import OwnOrders
 
 DECIMALS_MAX: Final = 18
 DECIMAL_PLACES, TICK_SIZE = 2, 4  # ccxt's precision modes

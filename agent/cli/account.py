@@ -1,0 +1,57 @@
+"""`balances` and `reconcile`: what is owned, and whether the journal agrees with every venue and chain."""
+
+import typer
+
+from agent.app import look_at_accounts, reconcile_journal, replay, settings_of
+from agent.cli.options import Config, Json, run_async
+from agent.cli.show import digits, line, out, print_json
+from agent.cli.tables import breaks_table, new_table
+from agent.config import Loaded
+from agent.domain.errors import VenueError
+from agent.domain.events import Break
+from agent.gateways import local
+
+
+def balances(config: Config = None, as_json: Json = False) -> None:
+    """What the journal says, beside what venues and chains say now."""
+    loaded = settings_of(config)
+    rows = run_async(lambda: _balances(loaded))
+    if as_json:
+        print_json(rows)
+        return
+    table = new_table(("venue", "asset", "outside", "journal"), left=("venue", "asset"))
+    for row in rows:
+        table.add_row(row["venue"], row["asset"], row["outside"], row["journal"] or "-")
+    out.print(table)
+    if rows and not any(row["journal"] for row in rows):
+        line("the journal is empty: the first `isthmus run` or `isthmus order submit` takes these as opening balances")
+
+
+async def _balances(loaded: Loaded) -> list[dict[str, str | None]]:
+    state, account = replay(loaded), loaded.settings.account
+    rows: list[dict[str, str | None]] = []
+    for shot in await look_at_accounts(loaded):
+        known = (account, shot.venue) in state.adopted
+        for amount in shot.balances:
+            ours = digits(state.ledger.balance(account, shot.venue, amount.asset)) if known else None
+            rows.append({"venue": shot.venue, "asset": amount.asset.id, "outside": digits(amount), "journal": ours})
+    return rows
+
+
+def reconcile(config: Config = None, as_json: Json = False) -> None:
+    """Hold the journal against every venue and chain. Exit code 4 when there are breaks."""
+    loaded = settings_of(config)
+    breaks = run_async(lambda: _reconcile(loaded))
+    code = VenueError.exit_code if breaks else 0
+    if as_json:
+        print_json({"status": "breaks" if breaks else "ok", "breaks": breaks, "exit_code": code})
+    else:
+        out.print(breaks_table(breaks) if breaks else "0 breaks")
+    raise typer.Exit(code)
+
+
+async def _reconcile(loaded: Loaded) -> list[Break]:
+    if local.is_running(loaded.home):
+        found = await local.ask(loaded.home, local.Reconcile())
+        return [local.read_break(one) for one in found]
+    return await reconcile_journal(loaded)

@@ -1,0 +1,107 @@
+"""`demo`: a whole market on this machine and one order over all of it, in one command."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.app import running_engine, settings_of
+from agent.cli import words
+from agent.cli.options import Json, run_async
+from agent.cli.order import still_working
+from agent.cli.outcome import exit_code, names_at, refuse, result, started, tell
+from agent.cli.progress import watch
+from agent.cli.run import DEMO_MARK
+from agent.cli.sandbox import Home, Kind, Seed, Tape, readable_tape, start
+from agent.cli.show import line, print_json
+from agent.config import Loaded
+from agent.domain.errors import UsageError
+from agent.domain.intent import Intent
+from agent.engine.summary import summary
+from agent.gateways import local
+from agent.simulation import world
+from agent.simulation.world import Spec
+
+if TYPE_CHECKING:
+    from agent.engine.loop import Engine
+
+DEMO = Path(".isthmus/demo")
+DEMO_TTL_S = 900  # a sandbox that nobody stops, after a crash, ends by itself
+DEADLINE_NS = 300 * 10**9
+SLIPPAGE_BPS = 50
+
+
+def demo(
+    chain: Kind = "anvil",
+    tape: Tape = None,
+    seed: Seed = 7,
+    qty: Annotated[str, typer.Option("--qty", help="How much ETH to sell.")] = "40",
+    slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="In how many parts.")] = 4,
+    every: Annotated[str, typer.Option("--every", help="Time between parts.")] = "3s",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the sandbox running afterwards.")] = False,
+    home: Home = DEMO,
+    as_json: Json = False,
+) -> None:
+    """Sell ETH over a sandbox exchange and Uniswap v2, v3 and v4 pools at once, with a fresh key. Everything is simulated."""
+    quantity = words.quantity(qty, "ETH")
+    pause = words.duration(every, "--every")
+    spec = Spec("", chain, readable_tape(tape), seed, DEMO_TTL_S)
+    _fresh(home)
+    info = start(home, spec, quiet=as_json)
+    loaded = settings_of(home / "isthmus.toml")
+
+    def wish(now_ns: int) -> Intent:
+        return Intent(f"demo{seed}", "main", "demo", "sell", quantity, "USDT", SLIPPAGE_BPS, now_ns + DEADLINE_NS, slices, pause)
+
+    try:
+        code, found = run_async(lambda: _demo(loaded, wish, quiet=as_json))
+    finally:
+        if not keep:
+            world.down(home)
+    if keep and not as_json:
+        line(f"the sandbox (pid {info.pid}) runs on; `isthmus sandbox down --home {home}` stops it")
+    if as_json:
+        print_json(found)
+    raise typer.Exit(code)
+
+
+async def _demo(loaded: Loaded, wish: Any, *, quiet: bool) -> tuple[int, dict[str, Any]]:
+    async with running_engine(loaded) as engine:
+        await started(engine, quiet=quiet)
+        intent: Intent = wish(engine.now_ns())
+        await engine.priced(intent.market)
+        if not quiet:
+            _tell_connected(engine, loaded)
+        names, events = names_at(engine), engine.events()
+        refuse(await engine.submit(intent))
+        await watch(events, engine.state, names, intent.intent_id, quiet=quiet)
+        await still_working(engine, intent.intent_id)
+        breaks = list(await engine.reconcile())
+        done = summary(engine.state, intent.intent_id)
+        if not quiet:
+            tell(done, breaks, names)
+        found = result(engine.state, done, breaks)
+        return exit_code(engine.state, [done], breaks), {"status": found.pop("status"), "simulated": True} | found
+
+
+def _tell_connected(engine: "Engine", loaded: Loaded) -> None:
+    count = Counter((one.venue, "book" if one.is_book else "pool") for one in engine.world.market.instruments())
+    told = ", ".join(f"{number} {what}{'s' if number > 1 else ''} at {venue}" for (venue, what), number in count.items())
+    line(f"connected     {told}; opening balances adopted")
+    place = loaded.journal_path
+    line(f"journal       {place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place}")
+
+
+def _fresh(home: Path) -> None:
+    """A demo begins with an empty journal and a new chain, together, so that nonces and balances agree."""
+    if home.exists():
+        if not (home / DEMO_MARK).is_file() and any(home.iterdir()):
+            raise UsageError(f"{home} is not a demo's folder; choose another with --home")
+        if local.is_running(home.resolve()):
+            raise UsageError(f"a demo is running in {home}; wait for it, or choose another folder with --home")
+        world.down(home)
+        shutil.rmtree(home)
+    home.mkdir(parents=True, mode=0o700)
+    (home / DEMO_MARK).touch()  # `isthmus run` finishes an interrupted demo and leaves

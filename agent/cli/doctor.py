@@ -1,0 +1,147 @@
+"""`doctor`: everything that trading needs, one line each, in the order in which a user would mend it, with the fix."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import typer
+
+from agent.app import default_config, live_venues, signs_fast, wallet_address, wallet_list
+from agent.cli.options import Config, Json, run_async
+from agent.cli.show import out, print_json
+from agent.config import Loaded, load
+from agent.domain.errors import IsthmusError, VenueError
+from agent.gateways import local
+
+DISK_WARN, DISK_FAIL = 1 << 30, 100 << 20
+MARKS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
+
+Level = Literal["ok", "warn", "fail", "skip"]
+
+
+class Check(NamedTuple):
+    """One line of the doctor. `fix` is what to do when the level is not ok."""
+
+    name: str
+    level: Level
+    text: str
+    fix: str = ""
+
+
+def doctor(config: Config = None, as_json: Json = False) -> None:
+    """Check everything that trading needs, one line each, with its fix. Exit code 4 if something fails."""
+    checks = [check if check.level in ("warn", "fail") else check._replace(fix="") for check in examine(config or default_config())]
+    failed = sum(check.level == "fail" for check in checks)
+    code = VenueError.exit_code if failed else 0
+    if as_json:
+        rows = [check._asdict() for check in checks]
+        print_json({"status": "fail" if failed else "ok", "checks": rows, "exit_code": code})
+    else:
+        for check in checks:
+            _tell(check)
+        warned = sum(check.level == "warn" for check in checks)
+        out.print(f"{failed} failed, {warned} warnings, {len(checks)} checks", style="bold")
+    raise typer.Exit(code)
+
+
+def _tell(check: Check) -> None:
+    out.print(f"[{MARKS[check.level]}]{check.level:4}[/]  {check.name:19} ", end="", soft_wrap=True)
+    out.print(check.text, markup=False, soft_wrap=True)
+    if check.fix:
+        out.print(f"{'':26}fix: {check.fix}", markup=False, soft_wrap=True)
+
+
+def failed(name: str, error: BaseException, fix: str) -> Check:
+    """A failure in the words of the error; what stands behind the last semicolon of those is the fix."""
+    text, _, own = str(error).rpartition("; ")
+    return Check(name, "fail", text, own) if text else Check(name, "fail", str(error) or "no answer in time", fix)
+
+
+def examine(path: Path) -> list[Check]:
+    """All checks. Later ones are left out when an earlier one makes them impossible."""
+    found = [_python(), _signing()]
+    try:
+        loaded = load(path)
+    except IsthmusError as error:
+        return [*found, failed("settings", error, "`isthmus init` writes a commented file")]
+    found.append(Check("settings", "ok", f"{loaded.path}, {len(loaded.venues)} venues, durability {loaded.settings.durability}"))
+    found += [_disk(loaded), _agent(loaded), _keystore(loaded), _wallet(loaded)]
+    if not loaded.venues:
+        return [*found, Check("venues", "fail", "no venue is configured", "add a [venues.NAME] section; `isthmus init` shows how")]
+    from agent.cli.doctor_venues import examine_venues
+
+    return [*found, *run_async(lambda: examine_venues(loaded)), _armed(loaded)]
+
+
+def _python() -> Check:
+    version = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    good = (3, 11) <= sys.version_info[:2] < (3, 14)
+    return Check("python", "ok" if good else "fail", version, "use Python 3.11, 3.12 or 3.13")
+
+
+def _signing() -> Check:
+    try:
+        signs_fast()
+    except IsthmusError as error:
+        return failed("signing", error, "install coincurve and safe-pysha3 for this Python")
+    return Check("signing", "ok", "coincurve and a native keccak")
+
+
+def _disk(loaded: Loaded) -> Check:
+    folder = next(parent for parent in (loaded.home, *loaded.home.parents) if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return Check("home folder", "fail", f"{loaded.home} cannot be written", f"chown or chmod {folder}, or change `home`")
+    info = os.statvfs(folder)
+    free = info.f_bavail * info.f_frsize
+    level: Level = "fail" if free < DISK_FAIL else "warn" if free < DISK_WARN else "ok"
+    return Check("home folder", level, f"{loaded.home}, {free / (1 << 30):.1f} GiB free", "free some disk space")
+
+
+def _agent(loaded: Loaded) -> Check:
+    if local.is_running(loaded.home):
+        return Check("agent", "ok", "running; `isthmus order` talks to it")
+    there = "the journal waits for `isthmus run`" if loaded.journal_path.exists() else "no journal yet"
+    return Check("agent", "ok", f"not running; {there}")
+
+
+def _keystore(loaded: Loaded) -> Check:
+    folder, fix = loaded.keystore_path, "isthmus keys new main"
+    if not folder.exists():
+        return Check("keystore", "skip" if loaded.settings.wallet is None else "fail", f"{folder} is not there", fix)
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        return Check("keystore", "fail", f"{folder} is open to others (mode {mode:o})", f"chmod 700 {folder}")
+    try:
+        count = len(wallet_list(folder))
+    except IsthmusError as error:
+        return failed("keystore", error, f"chmod 600 {folder}/*.json")
+    return Check("keystore", "ok", f"{count} keys, mode {mode:o}")
+
+
+def _wallet(loaded: Loaded) -> Check:
+    if loaded.settings.wallet is None:
+        return Check("wallet", "skip", "no [wallet] section: on-chain venues can be watched, not traded")
+    if loaded.settings.wallet.password == "ask":  # noqa: S105 - the word that means: ask a person
+        return Check("wallet", "skip", "its password is asked for at start")
+    try:
+        address = wallet_address(loaded)
+    except IsthmusError as error:
+        return failed("wallet", error, "check [wallet] in the settings")
+    for name, section in loaded.venues.items():
+        named = getattr(section, "wallet", address)
+        if named.lower() != address.lower():
+            text = f"the keystore opens {address}, venues.{name}.wallet is {named}"
+            return Check("wallet", "fail", text, f'write wallet = "{address}" there, or name another key')
+    return Check("wallet", "ok", f"{address} opens")
+
+
+def _armed(loaded: Loaded) -> Check:
+    live = live_venues(loaded)
+    if not live:
+        return Check("arming", "ok", "all venues are on this machine: simulated money only")
+    if loaded.settings.armed:
+        text = f"armed = true: with --live, {', '.join(live)} trade real money"
+        return Check("arming", "warn", text, "set armed = false until you mean it")
+    return Check("arming", "ok", f"{', '.join(live)} cannot trade: armed = false")

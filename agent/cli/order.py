@@ -1,0 +1,250 @@
+"""`order`: submit, list, show and cancel parent orders.
+
+When an agent is running in this home folder the commands talk to it; otherwise they start one, do their work, and stop it again.
+"""
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from agent.app import follow, refuse_unarmed, replay, running_engine, settings_of
+from agent.cli import look, words
+from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
+from agent.cli.outcome import exit_code, names_at, names_in, refuse, result, started, tell
+from agent.cli.progress import watch
+from agent.cli.show import Names, line, money, named, out, print_json, short, table_rows
+from agent.cli.tables import children_table, new_table, route_lines
+from agent.config import Loaded
+from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, UsageError
+from agent.domain.events import IntentRefused, OrderApproved, OrderRefused, Routed
+from agent.domain.intent import Intent
+from agent.domain.order import Order
+from agent.domain.plan import ApproveToken, CancelOrder, Plan, Reason
+from agent.engine.summary import purpose, summary
+from agent.gateways import local
+
+commands = group("Submit, list, show and cancel parent orders.")
+
+Wish = Callable[[int], Intent]  # (now_ns) -> what the client wants
+Name = Annotated[str, typer.Argument(help="A parent's id or a child's order id.")]
+Result = tuple[int, Any]
+
+
+@commands.command("submit")
+def submit(
+    market: Market,
+    side: Side,
+    qty: Quantity,
+    within: Annotated[str, typer.Option("--within", help="Deadline from now: 30s, 20m, 2h.")] = "10m",
+    slippage_bps: Annotated[int, typer.Option("--slippage-bps", min=1, max=5_000, help="At most this worse than arrival.")] = 30,
+    slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="Equal parts.")] = 1,
+    every: Annotated[str, typer.Option("--every", help="Time between slices.")] = "0s",
+    strategy: Annotated[str, typer.Option("--strategy", help="Name under which limits and results are kept.")] = "manual",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the route and what risk says; send nothing.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Hand it to the running agent and leave.")] = False,
+    config: Config = None,
+    live: Live = False,
+    as_json: Json = False,
+) -> None:
+    """Trade a quantity over all venues. Waits until it has ended and prints what it cost."""
+    loaded = settings_of(config)
+    base, quote = words.pair(market, loaded)
+    quantity = words.quantity(qty, base)
+    lasting, pause = words.duration(within, "--within"), words.duration(every, "--every")
+    if not strategy.isidentifier() or len(strategy) > 32:
+        raise UsageError("--strategy is up to 32 letters, digits and _; choose another name")
+
+    def wish(now_ns: int) -> Intent:
+        name, account = f"i{uuid.uuid4().hex[:10]}", loaded.settings.account
+        return Intent(name, account, strategy, side, quantity, quote, slippage_bps, now_ns + lasting, slices, pause)
+
+    if dry_run:
+        code, found = run_async(lambda: _rehearse(loaded, wish, live=live, quiet=as_json))
+    elif local.is_running(loaded.home):
+        code, found = run_async(lambda: _hand_over(loaded, wish, detach=detach, quiet=as_json))
+    elif detach:
+        raise UsageError("--detach needs a running agent; start one with `isthmus run`")
+    else:
+        refuse_unarmed(loaded, live=live)
+        code, found = run_async(lambda: _trade(loaded, wish, live=live, quiet=as_json))
+    if as_json:
+        print_json(found)
+    raise typer.Exit(code)
+
+
+async def _trade(loaded: Loaded, wish: Wish, *, live: bool, quiet: bool) -> Result:
+    """With an engine of our own, which ends with the order."""
+    async with running_engine(loaded, live=live, ask=ask) as engine:
+        await started(engine, quiet=quiet)
+        intent = wish(engine.now_ns())
+        await engine.priced(intent.market)
+        names, events = names_at(engine), engine.events()
+        refuse(await engine.submit(intent))
+        await watch(events, engine.state, names, intent.intent_id, quiet=quiet)
+        await still_working(engine, intent.intent_id)
+        breaks = list(await engine.reconcile())
+        done = summary(engine.state, intent.intent_id)
+        if not quiet:
+            tell(done, breaks, names)
+        return exit_code(engine.state, [done], breaks), result(engine.state, done, breaks)
+
+
+async def still_working(engine: Any, intent_id: str) -> None:
+    """Raises what ended the engine, if that is why the order was left."""
+    if engine.failure:
+        raise IsthmusError(f"{engine.failure}; `isthmus order show {intent_id}` tells how far it came")
+    if engine.is_stopping and engine.state.parents[intent_id].is_live:
+        raise KeyboardInterrupt
+
+
+async def _hand_over(loaded: Loaded, wish: Wish, *, detach: bool, quiet: bool) -> Result:
+    """To the agent that runs here; then follow its journal until the order has ended."""
+    intent, state = wish(time.time_ns()), replay(loaded)
+    reasons = await local.ask(loaded.home, local.Submit(intent))
+    refuse([Reason(r["code"], r["text"]) for r in reasons])
+    if detach:
+        if not quiet:
+            line(f"{intent.intent_id} is with the running agent; `isthmus order show {intent.intent_id}` tells how far it is")
+        return 0, {"status": "LIVE", "parent": {"intent_id": intent.intent_id}}
+    await watch(follow(loaded, state), state, names_in(state), intent.intent_id, quiet=quiet)
+    if state.parents[intent.intent_id].is_live:
+        raise OutcomeUnknown(f"the agent stopped while it worked {intent.intent_id}; `isthmus run` resumes it")
+    breaks = [local.read_break(one) for one in await local.ask(loaded.home, local.Reconcile())]
+    state = replay(loaded)
+    done = summary(state, intent.intent_id)
+    if not quiet:
+        tell(done, breaks, names_in(state))
+    return exit_code(state, [done], breaks), result(state, done, breaks)
+
+
+# -- rehearsal -----------------------------------------------------------------------------------------------------------
+
+
+async def _rehearse(loaded: Loaded, wish: Wish, *, live: bool, quiet: bool) -> Result:
+    """The first slice up to the gate, and no further."""
+    intent = wish(time.time_ns())
+    seen = await look.look(loaded, intent.market, accounts=True)
+    events = look.rehearse(loaded, seen, intent, live=live)
+    refuse(reason for event in events if isinstance(event, IntentRefused) for reason in event.reasons)
+    route = next((event for event in events if isinstance(event, Routed)), None)
+    answers = [_answer(event) for event in events if isinstance(event, OrderApproved | OrderRefused)]
+    if route is None and not answers:
+        look.routed(loaded, seen, intent.side, intent.quantity, intent.slippage_bps_max)  # says why there is none
+        raise RefusedError("refused: nothing would be sent now: trading is halted, or a venue has not told its permissions")
+    if not quiet:
+        _tell_rehearsal(intent, route, answers, Names(one.id for one in seen.market.instruments()))
+    code = RefusedError.exit_code if any(reasons for _, reasons in answers) else 0
+    decided = [
+        {"order": plan, "kind": type(plan).__name__, "decision": "REFUSED" if reasons else "APPROVED", "reasons": reasons}
+        for plan, reasons in answers
+    ]
+    return code, {"status": "DRY_RUN", "sent": 0, "intent": intent, "route": route, "orders": decided, "exit_code": code}
+
+
+def _answer(event: OrderApproved | OrderRefused) -> tuple[Plan, tuple[Reason, ...]]:
+    return (event.plan, event.reasons) if isinstance(event, OrderRefused) else (event.approved.plan, ())
+
+
+def _tell_rehearsal(intent: Intent, route: Routed | None, answers: list[tuple[Plan, tuple[Reason, ...]]], names: Names) -> None:
+    line("DRY RUN: nothing is signed or sent", "bold")
+    if route is not None:
+        out.print(route_lines(route, names))
+    for plan, reasons in answers:
+        verdict = "refused " if reasons else "approved"
+        if isinstance(plan, ApproveToken):
+            text = f"permission: {purpose(plan)}"
+        else:
+            text = (
+                f"{plan.venue}: give at most {named(plan.sell)}, get at least {named(plan.buy)}"
+                if not isinstance(plan, CancelOrder)
+                else ""
+            )
+        line(f"{verdict}  {text}", "red" if reasons else "green")
+        for reason in reasons:
+            line(f"          {reason.code}: {reason.text}")
+    if intent.slices > 1:
+        line(f"then {intent.slices - 1} more slices, {intent.interval_ns // 10**9} s apart, each routed anew")
+
+
+# -- looking and cancelling ----------------------------------------------------------------------------------------------
+
+
+@commands.command("list")
+def list_command(config: Config = None, as_json: Json = False) -> None:
+    """All parents in the journal."""
+    state = replay(settings_of(config))
+    done = [summary(state, name) for name in state.parents]
+    if as_json:
+        print_json([result(state, one, None) | {"routes": len(state.parents[one.intent_id].routes)} for one in done])
+        return
+    table = new_table(("intent", "side", "quantity", "filled", "all-in", "status"), left=("intent", "side", "status"))
+    for one in done:
+        quantity, price = short(one.quantity), money(one.all_in_price)
+        table.add_row(one.intent_id, one.side, quantity, named(one.filled), price, one.status)
+    out.print(table if done else "no orders yet")
+
+
+@commands.command("show")
+def show(name: Name, config: Config = None, as_json: Json = False) -> None:
+    """One parent with its legs and routes, or one child order."""
+    state = replay(settings_of(config))
+    names = names_in(state)
+    if name in state.parents:
+        done = summary(state, name)
+        if as_json:
+            print_json(result(state, done, None))
+            return
+        for route in state.parents[name].routes:
+            out.print(route_lines(route, names))
+        out.print(children_table(done.children, done, names))
+        tell(done, None, names)
+    elif name in state.orders:
+        _show_child(state.orders[name], as_json)
+    else:
+        raise UsageError(f"no order {name[:40]!r} in the journal; `isthmus order list` shows what there is")
+
+
+def _show_child(order: Order, as_json: bool) -> None:
+    fields = {field: getattr(order, field) for field in order.__struct_fields__ if field != "raw"}
+    if as_json:
+        print_json({"order_id": order.order_id, "kind": type(order.plan).__name__, **fields})
+        return
+    plan = msgspec.structs.asdict(order.plan)
+    rows = [("order", order.order_id), ("kind", type(order.plan).__name__), ("state", str(order.state)), ("reason", order.reason)]
+    rows += [(key, str(value)) for key, value in plan.items() if key not in ("order_id", "legs")]
+    rows += [("transaction", order.tx_hash), ("block", str(order.block or "")), ("gas", str(order.gas or ""))]
+    table_rows([(key, value) for key, value in rows if value])
+    for fill in order.fills:
+        table_rows([("fill", f"{fill.instrument}: {fill.paid} -> {fill.received}, fee {fill.fee}")])
+
+
+@commands.command("cancel")
+def cancel(name: Annotated[str, typer.Argument(help="The parent's id.")], config: Config = None, as_json: Json = False) -> None:
+    """Stop working a parent: what is in flight settles, nothing more is sent."""
+    loaded = settings_of(config)
+    parent = replay(loaded).parents.get(name)
+    if parent is None or not parent.is_live:
+        there = f"it is {parent.status} already" if parent else "`isthmus order list` shows what there is"
+        raise UsageError(f"no live order {name[:40]!r}; {there}")
+    status = run_async(lambda: _cancel(loaded, name))
+    if as_json:
+        print_json({"status": status, "intent_id": name})
+    else:
+        line(f"{name} {status.lower()}")
+
+
+async def _cancel(loaded: Loaded, name: str) -> str:
+    """Its status when what was in flight has settled."""
+    if local.is_running(loaded.home):
+        state = replay(loaded)
+        await local.ask(loaded.home, local.Cancel(name))
+        await watch(follow(loaded, state), state, names_in(state), name, quiet=True)
+        return state.parents[name].status
+    async with running_engine(loaded, ask=ask) as engine:
+        await started(engine, quiet=True)
+        await engine.cancel(name)
+        return await engine.finished(name)

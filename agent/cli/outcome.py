@@ -1,0 +1,92 @@
+"""Starting an engine for one piece of work, and what its end means: the result as people and scripts read it, and the exit code."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.cli.show import Names, err, hash_short, out
+from agent.cli.tables import summary_panel
+from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, VenueError
+from agent.domain.events import Break, Routed
+from agent.domain.order import IN_DOUBT
+from agent.domain.plan import Reason
+from agent.engine.state import LIVE, State
+from agent.engine.summary import Summary
+
+if TYPE_CHECKING:
+    from agent.engine.loop import Engine
+
+START_TIMEOUT_S = 60.0
+
+
+async def started(engine: "Engine", *, quiet: bool) -> list[str]:
+    """Wait until the engine may trade; the parents that were live before. Raises VenueError naming who does not answer."""
+    if not quiet:
+        err.print("connecting, replaying the journal, reconciling …", style="dim", soft_wrap=True)
+    try:
+        await asyncio.wait_for(engine.ready(), START_TIMEOUT_S)
+    except TimeoutError:
+        raise VenueError(f"not ready after {START_TIMEOUT_S:.0f} s: {engine.waiting_for()}; try `isthmus doctor`") from None
+    if engine.failure:
+        raise IsthmusError(engine.failure)
+    if engine.is_stopping:
+        raise KeyboardInterrupt
+    return [name for name, parent in engine.state.parents.items() if parent.is_live]
+
+
+def names_at(engine: "Engine") -> Names:
+    return Names(one.id for one in engine.world.market.instruments())
+
+
+def names_in(state: State) -> Names:
+    """Short names of everything that the journal's routes and fills mention."""
+    parents, orders = state.parents.values(), state.orders.values()
+    routed = (one.venue for parent in parents for route in parent.routes for one in route.alternatives)
+    return Names({*routed, *(fill.instrument for order in orders for fill in order.fills)})
+
+
+def refuse(reasons: Iterable[Reason]) -> None:
+    """Raises RefusedError with every reason and its code, if there is one."""
+    text = "; ".join(f"{r.code}: {r.text}" for r in reasons)
+    if text:
+        raise RefusedError(f"refused: {text}")
+
+
+def exit_code(state: State, done: Sequence[Summary], breaks: Sequence[Break]) -> int:
+    """0 only if every order was filled and nothing differs from what venues and chains say."""
+    if any(order.state in IN_DOUBT for order in state.working.values()) or any(one.status == LIVE for one in done):
+        return OutcomeUnknown.exit_code
+    if any(one.status == "REFUSED" for one in done):
+        return RefusedError.exit_code
+    return VenueError.exit_code if breaks or any(one.status != "FILLED" for one in done) else 0
+
+
+def tell(done: Summary, breaks: Sequence[Break] | None, names: Names) -> None:
+    """The end of an order, for people."""
+    for one in done.children:
+        if one.kind == "permission":
+            out.print(f"permission  {one.order_id} {one.state} {hash_short(one.tx_hash)}: {one.about}", style="dim", soft_wrap=True)
+    out.print(summary_panel(done, breaks, names))
+
+
+def result(state: State, done: Summary, breaks: Sequence[Break] | None) -> dict[str, Any]:
+    """The end of an order, for scripts."""
+    routes: Sequence[Routed] = state.parents[done.intent_id].routes
+    return {
+        "status": done.status,
+        "parent": {
+            "intent_id": done.intent_id, "side": done.side, "quantity": done.quantity, "filled": done.filled, "quote": done.quote,
+            "reason": done.reason, "slices": done.slices, "seconds": done.seconds, "fees": done.fees,
+        },
+        "legs": done.legs,
+        "orders": done.children,
+        "all_in_price": done.all_in_price,
+        "arrival_price": done.arrival_price,
+        "arrival_bps": done.arrival_bps,
+        "best_single_venue": done.best_single_venue,
+        "improvement_bps": done.improvement_bps,
+        "singles": done.singles,
+        "gas": done.gas,
+        "routes": routes,
+        "breaks": breaks,
+    }  # fmt: skip

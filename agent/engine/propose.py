@@ -1,0 +1,196 @@
+"""From a route to orders that may be sent: permission for the token, then one child for each book and one batch for each chain.
+
+Every plan passes the gate on its own, and what has passed counts at once for those after it. Pure.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from agent.domain.amount import Amount, Asset, rescale_up
+from agent.domain.events import Event, OrderApproved, OrderRefused
+from agent.domain.instrument import Instrument
+from agent.domain.intent import Intent
+from agent.domain.market import ChainHead
+from agent.domain.plan import Approved, ApproveToken, ChainPlan, PlaceOrder, Plan, SwapBatch
+from agent.domain.price import Price
+from agent.engine.state import Parent, State
+from agent.engine.world import Rules, World
+from agent.execution.children import ChainTerms, Part, Tolerance, children
+from agent.execution.schedule import Slice
+from agent.market.view import View
+from agent.ports import Profile
+from agent.risk.gate import Place, Situation, approve
+from agent.routing.split import Piece, Route, report
+
+APPROVE_GAS = 80_000
+
+
+def trade(
+    parent: Parent, route: Route, piece: Slice, view: View, limit: Price, state: State, world: World, rules: Rules, now_ns: int
+) -> Iterator[Event]:
+    intent = parent.intent
+    yield report(route, intent.intent_id, piece.index)
+    parts = [Part(p.instrument, p.base, p.quote, p.ticks, p.lots) for p in route.pieces]
+    ids = _ids(parent, state)
+    terms = {
+        venue: _terms(venue, parent, route, world, rules)
+        for venue in dict.fromkeys(p.instrument.venue for p in parts if not p.instrument.is_book)
+    }
+    plans = children(intent, parts, lambda: next(ids), terms, Tolerance(rules.slippage_bps, limit))
+    yield from _gate(plans, parent, view.mid, state, world, rules, now_ns)
+
+
+def _terms(venue: str, parent: Parent, route: Route, world: World, rules: Rules) -> ChainTerms:
+    chain_id = world.profiles[venue].chain_id
+    assert chain_id is not None, "only venues on a chain have pools"
+    head = world.market.heads()[chain_id]
+    asset = next(_given(p.instrument, parent.intent) for p in route.pieces if p.instrument.venue == venue)
+    allowance = world.allowances.get((venue, asset.id))
+    return ChainTerms(
+        chain_id,
+        allowance.permit_nonce if allowance else 0,
+        head.timestamp_s + rules.deadline_s,
+        rules.gas_base,
+        _fee_max(head, rules),
+        rules.gas_tip,
+    )
+
+
+def _fee_max(head: ChainHead, rules: Rules) -> int:
+    """Twice the base fee and the tip survive six full blocks in a row; the user's cap is absolute."""
+    return min(2 * head.base_fee + rules.gas_tip, rules.limits.gas_fee_cap)
+
+
+def _given(instrument: Instrument, intent: Intent) -> Asset:
+    return instrument.base if intent.side == "sell" else instrument.quote
+
+
+def permission(parent: Parent, route: Route, state: State, world: World, rules: Rules, now_ns: int) -> list[Event] | None:
+    """Permit2 must be allowed to move what the pools take, before the first batch. None when nothing stands in the way."""
+    intent = parent.intent
+    for venue in dict.fromkeys(p.instrument.venue for p in route.pieces if not p.instrument.is_book):
+        pieces = [p for p in route.pieces if p.instrument.venue == venue]
+        asset = _given(pieces[0].instrument, intent)
+        known = world.allowances.get((venue, asset.id))
+        if known is None:
+            return []  # not read yet: wait for it
+        free = state.free(intent.account, venue, asset)
+        if known.amount >= min(_most(pieces, intent, rules), free.units):
+            continue
+        # USDT refuses to change a permission that is not zero, so it is taken back first
+        amount = Amount(0, asset) if known.amount else free
+        return list(_gate([_approval(parent, venue, amount, state, world, rules)], parent, None, state, world, rules, now_ns))
+    return None
+
+
+def _most(pieces: Sequence[Piece], intent: Intent, rules: Rules) -> int:
+    """The most that the pieces may take from the account: bought amounts may cost up to the slippage more."""
+    total = sum(p.base.units if intent.side == "sell" else p.quote.units for p in pieces)
+    return total if intent.side == "sell" else -(-total * (10_000 + rules.slippage_bps) // 10_000)
+
+
+def _approval(parent: Parent, venue: str, amount: Amount, state: State, world: World, rules: Rules) -> ApproveToken:
+    profile, intent = world.profiles[venue], parent.intent
+    assert profile.chain_id is not None, "only venues on a chain need permissions"
+    head = world.market.heads()[profile.chain_id]
+    return ApproveToken(
+        next(_ids(parent, state)),
+        intent.intent_id,
+        intent.account,
+        venue,
+        profile.chain_id,
+        amount,
+        profile.spender,
+        APPROVE_GAS,
+        _fee_max(head, rules),
+        rules.gas_tip,
+    )
+
+
+def _ids(parent: Parent, state: State) -> Iterator[str]:
+    """Deterministic order ids, unique in the journal and short enough for any venue's client order id."""
+    count = len(parent.orders)
+    while True:
+        name = f"{parent.intent.intent_id}-{count}"
+        count += 1
+        if name not in state.orders:
+            yield name
+
+
+def _gate(
+    plans: Sequence[Plan], parent: Parent, reference: Price | None, state: State, world: World, rules: Rules, now_ns: int
+) -> Iterator[OrderApproved | OrderRefused]:
+    """Each plan through the gate; what passes counts at once for those after it."""
+    promised: dict[tuple[str, str], int] = {}
+    remaining, in_flight = state.remaining(parent), len(state.working)
+    for plan in plans:
+        account = plan.account
+
+        def free(venue: str, asset: Asset, account: str = account) -> Amount:
+            return state.free(account, venue, asset) - Amount(promised.get((venue, asset.id), 0), asset)
+
+        situation = _situation(parent, reference, remaining, in_flight, free, state, world, rules, now_ns)
+        answer = approve(plan, situation, _nonce(plan, state, world))
+        if not isinstance(answer, Approved):
+            yield OrderRefused(answer.plan, answer.reasons)
+            continue
+        in_flight += 1
+        if isinstance(plan, PlaceOrder | SwapBatch):
+            key = plan.venue, plan.sell.asset.id
+            promised[key] = promised.get(key, 0) + plan.sell.units
+            remaining = remaining - rescale_up(plan.sell if parent.intent.side == "sell" else plan.buy, remaining.asset)
+        yield OrderApproved(answer)
+
+
+def _nonce(plan: Plan, state: State, world: World) -> int | None:
+    """Reserved by the approval: see `_waits_for_chain`, which keeps two of one decision from meeting."""
+    return state.next_nonce(plan.venue, world.nonces.get(plan.venue, 0)) if isinstance(plan, ChainPlan) else None
+
+
+def _situation(
+    parent: Parent,
+    reference: Price | None,
+    remaining: Amount,
+    in_flight: int,
+    free: Callable[[str, Asset], Amount],
+    state: State,
+    world: World,
+    rules: Rules,
+    now_ns: int,
+) -> Situation:
+    account = parent.intent.account
+
+    def native(venue: str) -> Amount | None:
+        chain_id = world.profiles[venue].chain_id
+        return state.ledger.balance(account, venue, Asset("ETH", f"eip155:{chain_id}", 18, "ETH"))
+
+    def allowance(venue: str, asset: Asset) -> int | None:
+        known = world.allowances.get((venue, asset.id))
+        return known.amount if known else None
+
+    def chain_time_s(chain_id: int) -> int | None:
+        head = world.market.heads().get(chain_id)
+        return head.timestamp_s if head else None
+
+    return Situation(
+        now_ns,
+        rules.limits,
+        places(world.profiles, world.live),
+        world.market.instrument,
+        reference,
+        free,
+        native,
+        allowance,
+        chain_time_s,
+        parent.intent,
+        remaining,
+        lambda name: name in state.orders,
+        in_flight,
+        next(iter(state.halted.values()), ""),
+    )
+
+
+def places(profiles: Mapping[str, Profile], live: frozenset[str]) -> dict[str, Place]:
+    return {
+        name: Place(name, one.chain_id, frozenset(c.lower() for c in one.contracts), one.spender, name not in live)
+        for name, one in profiles.items()
+    }
