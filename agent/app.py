@@ -64,11 +64,11 @@ def default_config() -> Path:
     return next((path for path in PLACES if path.exists()), PLACES[0])
 
 
-def settings_of(config: Path | None) -> Loaded:
-    """Load the settings and send logs to a file in their home folder, so that the terminal shows only what was asked for."""
+def settings_of(config: Path | None, *, with_venues: bool = True) -> Loaded:
+    """Load the settings (see `config.load`) and send logs to a file in their home folder: the terminal shows what was asked for."""
     from agent import observe
 
-    loaded = load(config or default_config())
+    loaded = load(config or default_config(), with_venues=with_venues)
     _make_home(loaded.home)
     observe.open_log(loaded.home / "isthmus.log")
     return loaded

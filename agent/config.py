@@ -128,8 +128,11 @@ class Loaded(BaseModel):
         return Rules(limits, execution.slippage_bps, execution.deadline_s, tip)
 
 
-def load(path: Path) -> Loaded:
-    """Read and check a settings file. Raises ConfigError, one line, naming the key and the fix."""
+def load(path: Path, *, with_venues: bool = True) -> Loaded:
+    """Read and check a settings file. Raises ConfigError, one line, naming the key and the fix.
+
+    `with_venues` False leaves the adapters alone, which take a second to import: enough for what only reads the journal.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
@@ -143,7 +146,7 @@ def load(path: Path) -> Loaded:
         raise ConfigError(f"{path} is not valid TOML: {_flat(error)}; correct it there") from None
     settings = _checked(Settings, data, path.name)
     venues = {}
-    for name, section in settings.venues.items():
+    for name, section in settings.venues.items() if with_venues else ():
         where = f"{path.name}: venues.{name}"
         if not name.isidentifier() or len(name) > NAME_MAX:
             raise ConfigError(f"{where}: a venue's name is up to {NAME_MAX} letters, digits and _; rename it")
@@ -171,7 +174,8 @@ def _checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        found = error.errors(include_url=False, include_input=False)
+        first = min(found, key=lambda one: one["type"] != "extra_forbidden")  # what is misspelt explains what is missing
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             hint = _meant(str(first["loc"][-1]), _keys(model)) or "; remove it"

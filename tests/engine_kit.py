@@ -19,7 +19,7 @@ from agent.domain.events import GasPaid, OrderFilled, OrderReported, VenueConnec
 from agent.domain.instrument import Instrument, Pool
 from agent.domain.intent import Intent
 from agent.domain.market import BookSnapshot, ChainHead, Listed, PoolReserves
-from agent.domain.order import Fill, OrderRef, OrderState
+from agent.domain.order import SETTLED, Fill, OrderRef, OrderState
 from agent.domain.plan import (
     Approved,
     ApproveToken,
@@ -182,6 +182,7 @@ class Scripted:
         if self.is_down:
             raise VenueError(f"{self.profile.name} is down")
         self._queue = asyncio.Queue()  # what was under way is lost
+        told: set[str] = set()
         for fact in self.opening():
             yield fact
         while True:
@@ -196,7 +197,16 @@ class Scripted:
                 continue
             if event is None or self.is_down:
                 raise VenueError("the connection was cut")
-            yield event
+            for fact in (*self._missed(event, told), event):
+                if isinstance(fact, OrderFilled):
+                    told.add(fact.fill.key)
+                yield fact
+
+    def _missed(self, event: VenueEvent, told: set[str]) -> list[VenueEvent]:
+        """An order's end is never told before its fills, although some of them were told to an earlier connection."""
+        truth = self.truth.get(event.order_id) if isinstance(event, OrderReported) and event.state in SETTLED else None
+        known = truth.facts if truth is not None else []
+        return [fact for fact in known if isinstance(fact, OrderFilled) and fact.fill.key not in told]
 
     async def snapshot(self, asked: Sequence[OrderRef] = ()) -> Snapshot:
         if self.is_down or self.rng.random() < self.habits.deaf:
@@ -320,7 +330,8 @@ class ScriptedPool(Scripted):
     GAS = 200_000 * 2 * 10**9
 
     def __init__(self, clock: Clock, seed: int, habits: Habits | None = None, reverts: float = 0.0) -> None:
-        profile = Profile("amm", "scripted", True, CHAIN_ID, (), "0x" + "11" * 20, PERMIT2)
+        contracts = (PERMIT2, WETH.address, USDT.address)
+        profile = Profile("amm", "scripted", True, CHAIN_ID, contracts, "0x" + "11" * 20, PERMIT2)
         super().__init__(profile, clock, seed, habits)
         self.holding = {COIN: 5 * 10**18, WETH: ETH_UNITS * 10**18, USDT: USDT_UNITS * 10**6}
         self.reverts = reverts
@@ -422,7 +433,14 @@ class ScriptedPool(Scripted):
         found = []
         for position, leg in enumerate(plan.legs):
             fill = Fill(
-                plan.order_id, "amm", leg.instrument, f"{tx}:{position}", leg.sell, leg.buy, zero(leg.buy.asset), self.clock.now_ns()
+                plan.order_id,
+                "amm",
+                leg.instrument,
+                f"{tx}:{position}",
+                leg.sell,
+                leg.buy,
+                zero(leg.buy.asset),
+                self.clock.now_ns(),
             )
             self.move(fill)
             found.append(fill)

@@ -42,7 +42,7 @@ async def _venue(loaded: Loaded, name: str, section: Any) -> list[Check]:
             found.append(await _head(name, venue, is_here=is_local(section)))
         found.append(await _account(name, venue, has_account=key is not None or venue.profile.chain_id is not None))
         if key is not None:
-            found.append(await _rights(name, venue))
+            found.append(await _rights(name, venue, is_here=is_local(section)))
     finally:
         await venue.close()
     return found
@@ -91,7 +91,7 @@ async def _account(name: str, venue: Venue, *, has_account: bool) -> Check:
     return Check(f"{name} account", "ok" if held else "warn", ", ".join(held[:COINS_MAX]) + more or "it is empty", "fund it")
 
 
-async def _rights(name: str, venue: Venue) -> Check:
+async def _rights(name: str, venue: Venue, *, is_here: bool) -> Check:
     """An API key that may withdraw is a danger that trading does not need."""
     ask = getattr(venue, "may_withdraw", None)
     try:
@@ -102,5 +102,5 @@ async def _rights(name: str, venue: Venue) -> Check:
     if answer is None:
         return Check(f"{name} key", "skip", "this exchange does not say what the key may do; look at its web page")
     if answer:
-        return Check(f"{name} key", "fail", "it may withdraw", "make a key that can read and trade only")
+        return Check(f"{name} key", "warn" if is_here else "fail", "it may withdraw", "make a key that can read and trade only")
     return Check(f"{name} key", "ok", "it cannot withdraw")

@@ -65,7 +65,7 @@ def list_command(config: Config = None, folder: Folder = None, as_json: Json = F
 
 
 def _folder(config: Path | None, folder: Path | None) -> Path:
-    return folder if folder is not None else load(config or default_config()).keystore_path
+    return folder if folder is not None else load(config or default_config(), with_venues=False).keystore_path
 
 
 def _password(name: str, reference: str | None, descriptor: int | None) -> Secret:

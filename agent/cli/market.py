@@ -9,14 +9,16 @@ from agent.cli import look, words
 from agent.cli.options import Config, Json, Market, Quantity, Side, run_async
 from agent.cli.show import Names, bps, line, money, named, out, print_json, short
 from agent.cli.tables import alternatives_table, route_lines
+from agent.domain.amount import Amount, group_asset
 from agent.domain.price import bps_between, price_of
 
 
 def quote(market: Market, side: Side, qty: Quantity, config: Config = None, as_json: Json = False) -> None:
     """What a quantity would fetch now, over all venues, whatever the account holds."""
+    wanted = words.quantity(qty, words.pair(market))
     loaded = settings_of(config)
-    base, coin = words.pair(market, loaded)
-    quantity = words.quantity(qty, base)
+    base, coin = words.traded(words.pair(market), loaded)
+    quantity = Amount(wanted.units, group_asset(base))
     seen = run_async(lambda: look.look(loaded, f"{base}/{coin}", accounts=False))
     found, unplaced = look.routed(loaded, seen, side, quantity)
     placed = found.quantity - unplaced
@@ -43,9 +45,10 @@ def route(
     as_json: Json = False,
 ) -> None:
     """How a quantity would be split now, with what the account holds at each place."""
+    wanted = words.quantity(qty, words.pair(market))
     loaded = settings_of(config)
-    base, coin = words.pair(market, loaded)
-    quantity = words.quantity(qty, base)
+    base, coin = words.traded(words.pair(market), loaded)
+    quantity = Amount(wanted.units, group_asset(base))
     seen = run_async(lambda: look.look(loaded, f"{base}/{coin}", accounts=True))
     found, unplaced = look.routed(loaded, seen, side, quantity)
     if as_json:

@@ -19,6 +19,7 @@ from agent.cli.progress import watch
 from agent.cli.show import Names, line, money, named, out, print_json, short, table_rows
 from agent.cli.tables import children_table, new_table, route_lines
 from agent.config import Loaded
+from agent.domain.amount import Amount, group_asset
 from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, UsageError
 from agent.domain.events import IntentRefused, OrderApproved, OrderRefused, Routed
 from agent.domain.intent import Intent
@@ -51,12 +52,13 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Trade a quantity over all venues. Waits until it has ended and prints what it cost."""
-    loaded = settings_of(config)
-    base, quote = words.pair(market, loaded)
-    quantity = words.quantity(qty, base)
+    wanted = words.quantity(qty, words.pair(market))
     lasting, pause = words.duration(within, "--within"), words.duration(every, "--every")
     if not strategy.isidentifier() or len(strategy) > 32:
         raise UsageError("--strategy is up to 32 letters, digits and _; choose another name")
+    loaded = settings_of(config)
+    base, quote = words.traded(words.pair(market), loaded)
+    quantity = Amount(wanted.units, group_asset(base))
 
     def wish(now_ns: int) -> Intent:
         name, account = f"i{uuid.uuid4().hex[:10]}", loaded.settings.account
@@ -176,7 +178,7 @@ def _tell_rehearsal(intent: Intent, route: Routed | None, answers: list[tuple[Pl
 @commands.command("list")
 def list_command(config: Config = None, as_json: Json = False) -> None:
     """All parents in the journal."""
-    state = replay(settings_of(config))
+    state = replay(settings_of(config, with_venues=False))
     done = [summary(state, name) for name in state.parents]
     if as_json:
         print_json([result(state, one, None) | {"routes": len(state.parents[one.intent_id].routes)} for one in done])
@@ -191,7 +193,7 @@ def list_command(config: Config = None, as_json: Json = False) -> None:
 @commands.command("show")
 def show(name: Name, config: Config = None, as_json: Json = False) -> None:
     """One parent with its legs and routes, or one child order."""
-    state = replay(settings_of(config))
+    state = replay(settings_of(config, with_venues=False))
     names = names_in(state)
     if name in state.parents:
         done = summary(state, name)
@@ -225,12 +227,12 @@ def _show_child(order: Order, as_json: bool) -> None:
 @commands.command("cancel")
 def cancel(name: Annotated[str, typer.Argument(help="The parent's id.")], config: Config = None, as_json: Json = False) -> None:
     """Stop working a parent: what is in flight settles, nothing more is sent."""
-    loaded = settings_of(config)
+    loaded = settings_of(config, with_venues=False)
     parent = replay(loaded).parents.get(name)
     if parent is None or not parent.is_live:
         there = f"it is {parent.status} already" if parent else "`isthmus order list` shows what there is"
         raise UsageError(f"no live order {name[:40]!r}; {there}")
-    status = run_async(lambda: _cancel(loaded, name))
+    status = run_async(lambda: _cancel(settings_of(config), name))
     if as_json:
         print_json({"status": status, "intent_id": name})
     else:

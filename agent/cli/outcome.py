@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.show import Names, err, hash_short, out
+from agent.cli.show import Names, err, hash_short, line, out
 from agent.cli.tables import summary_panel
 from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, VenueError
 from agent.domain.events import Break, Routed
@@ -65,7 +65,8 @@ def tell(done: Summary, breaks: Sequence[Break] | None, names: Names) -> None:
     """The end of an order, for people."""
     for one in done.children:
         if one.kind == "permission":
-            out.print(f"permission  {one.order_id} {one.state} {hash_short(one.tx_hash)}: {one.about}", style="dim", soft_wrap=True)
+            line(f"permission {one.order_id} {one.state} {hash_short(one.tx_hash)}", "dim")
+            line(f"  {one.about}", "dim")
     out.print(summary_panel(done, breaks, names))
 
 

@@ -29,7 +29,10 @@ def new_table(columns: Iterable[str], left: Iterable[str] = ()) -> Table:
 def route_lines(route: Routed, names: Names, title: str = "") -> Group:
     """A split, and below it one short line of reason for each piece."""
     base, quote = route.quantity.asset.group, route.quote.asset.group
-    head = title or f"route {route.slice_index + 1}: {short(route.quantity)} -> {named(route.quote)} after fees and gas"
+    head = (
+        title
+        or f"{route.intent_id} route {route.slice_index + 1}: {short(route.quantity)} -> {named(route.quote)} after fees and gas"
+    )
     table = new_table(("source", "share", base, "price", "all-in", "fee", f"gas {quote}"), ("source",))
     for p in route.pieces:
         fee, gas = f"{p.fee_pips / 100:g} bps", coins(p.gas, 2) if p.gas else "-"
@@ -83,14 +86,13 @@ def legs_table(legs: Sequence[Leg], done: Summary, names: Names) -> Group:
 
 
 def children_table(children: Sequence[Child], done: Summary, names: Names) -> Group:
-    """Every order that was sent, and what each permission was for."""
+    """Every order that was sent, without the permissions, which move nothing."""
     base = done.quantity.asset.group
     left = ("order", "sources", "state", "transaction")
     table = new_table(("order", "sources", "state", base, "price", "fills", "transaction"), left)
     told = []
     for one in children:
         if one.kind == "permission":
-            told.append(Text(f"  permission {one.order_id} {one.state} {hash_short(one.tx_hash)}: {one.about}", style="dim"))
             continue
         sources = "+".join(names(name) for name in one.instruments)
         table.add_row(one.order_id, sources, one.state, coins(one.base), money(one.price), str(one.fills), hash_short(one.tx_hash))
@@ -106,7 +108,8 @@ def summary_panel(done: Summary, breaks: Sequence[Break] | None, names: Names) -
     lines.add_column()
     quote, base = done.quote.asset.group, done.quantity.asset.group
     lines.add_row("status", f"{done.status}  {done.reason}".strip())
-    part = f"{coins(done.filled)} of {coins(done.quantity)} {base}, {done.slices} slices, {done.seconds:.1f} s"
+    word = "slice" if done.slices == 1 else "slices"
+    part = f"{coins(done.filled)} of {coins(done.quantity)} {base}, {done.slices} {word}, {done.seconds:.1f} s"
     lines.add_row("filled", part)
     verb = "received" if done.side == "sell" else "paid"
     lines.add_row(verb, f"{coins(done.quote, 2)} {quote}  (fees {coins(done.fees, 2)}, gas {coins(done.gas.quote, 2)})")
@@ -116,15 +119,22 @@ def summary_panel(done: Summary, breaks: Sequence[Break] | None, names: Names) -
         one = done.best_single_venue
         lines.add_row("best single venue", f"{money(one.price)} {quote}  {names(one.instrument)}")
         lines.add_row("improvement", gain(done.improvement_bps))
-    paid = f"{plain(done.gas.paid.units, 18)[:10]} ETH in {done.gas.transactions} transactions" if done.gas.paid else "none"
-    lines.add_row("gas", paid)
+    lines.add_row("gas", _gas(done))
     if breaks is not None:
         lines.add_row("reconciliation", Text(f"{len(breaks)} breaks", style="green" if not breaks else "red"))
     panel = Panel(lines, title=f"{done.side} {short(done.quantity)} for {quote}", expand=False)
-    parts: list[RenderableType] = [legs_table(done.legs, done, names), ""] if done.legs else []
+    shown: list[RenderableType] = [legs_table(done.legs, done, names), ""] if done.legs else []
     if done.singles:
-        parts += [singles_table(done, names), ""]
-    return Group(*parts, panel, *([breaks_table(breaks)] if breaks else []))
+        shown += [singles_table(done, names), ""]
+    return Group(*shown, panel, *([breaks_table(breaks)] if breaks else []))
+
+
+def _gas(done: Summary) -> str:
+    if not done.gas.paid:
+        return "none"
+    once = sum(one.kind == "permission" for one in done.children)
+    count = f"{done.gas.transactions} transaction{'s' if done.gas.transactions > 1 else ''}"
+    return f"{plain(done.gas.paid.units, 18)[:10]} ETH in {count}" + (f", {once} of them a permission" if once else "")
 
 
 def breaks_table(breaks: Sequence[Break]) -> Group:

@@ -15,27 +15,27 @@ SECONDS = {"s": 1, "m": 60, "h": 3_600}
 DAYS_MAX = 31
 
 
-def pair(text: str, loaded: "Loaded") -> tuple[str, str]:
-    """`eth/usdt` -> (ETH, USDT), if a venue of the settings trades it."""
-    match = PAIR.fullmatch(text)
-    if match is None:
+def pair(text: str) -> str:
+    """`eth/usdt` -> `ETH/USDT`."""
+    if PAIR.fullmatch(text) is None:
         raise UsageError(f"{text[:40]!r} is not a pair; write it as BASE/QUOTE, for example ETH/USDT")
-    known = markets(loaded)
-    names = {one.upper(): one for one in known}
-    if text.upper() not in names:
-        raise UsageError(f"no venue of {loaded.path.name} trades {text.upper()}; name one of {', '.join(sorted(known)) or 'none'}")
-    base, _, quote = names[text.upper()].partition("/")
+    return text.upper()
+
+
+def traded(market: str, loaded: "Loaded") -> tuple[str, str]:
+    """(base, quote) of a pair that a venue of the settings trades, in the settings' own spelling."""
+    known = {one.upper(): one for section in loaded.venues.values() for one in section.markets()}
+    if not known:
+        raise UsageError(f"{loaded.path.name} names no venue; add a [venues.NAME] section, or try `isthmus sandbox up`")
+    if market not in known:
+        raise UsageError(f"no venue of {loaded.path.name} trades {market}; name one of {', '.join(sorted(known.values()))}")
+    base, _, quote = known[market].partition("/")
     return base, quote
 
 
-def markets(loaded: "Loaded") -> set[str]:
-    """Pairs of groups that the settings name."""
-    return {market for section in loaded.venues.values() for market in section.markets()}
-
-
-def quantity(text: str, base: str) -> Amount:
-    """Of the base group, above zero. Raises NumberError or UsageError."""
-    found = parse_amount(text, group_asset(base))
+def quantity(text: str, market: str) -> Amount:
+    """Of the base group of the pair, above zero. Raises NumberError or UsageError."""
+    found = parse_amount(text, group_asset(market.partition("/")[0]))
     if not found:
         raise UsageError("--qty must be above zero")
     return found

@@ -16,10 +16,11 @@ from agent.engine.state import Parent, State
 from agent.engine.world import Rules, World, gas_prices
 from agent.execution.schedule import due
 from agent.risk.gate import refuse_intent
-from agent.routing.split import NoRoute, Route, split
+from agent.routing.split import NoRoute, split
 
 REFUSALS_MAX = 3  # orders in a row that risk refuses before the parent is given up
 FAILURES_MAX = 3  # orders in a row that a venue rejects or reverts before the parent goes on without it
+STUCK_NS = 60_000_000_000  # a transaction that waits longer for its block no longer holds up other parents
 REST_NS = 500_000_000  # after a failure; doubles with each further one, so that nothing is tried again blindly
 
 
@@ -59,15 +60,15 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
         yield ended
         return
     piece = due(intent, left, parent.slices, parent.slice_ns, now_ns)
-    if piece is None or state.halted or _rests(parent, now_ns):
+    if piece is None or state.halted or _rests(parent, now_ns) or _waits_for_chain(intent, state, world, now_ns):
         return
     view = world.market.view(intent.market, now_ns)
     if view.mid is None or not world.ready.issuperset(world.profiles):
         return
     limit = worse_by(parent.arrival, intent.slippage_bps_max, selling=intent.side == "sell")
     gas = gas_prices(world, rules, view.mid)
-    route = split(view, intent.side, piece.quantity, capacity(state, world, parent), gas, limit)
-    if isinstance(route, NoRoute) or _waits_for_chain(route, state):
+    route = split(view, intent.side, piece.quantity, capacity(state, world, parent, now_ns), gas, limit)
+    if isinstance(route, NoRoute):
         return
     first = permission(parent, route, state, world, rules, now_ns)
     if first is not None:
@@ -108,10 +109,18 @@ def _rests(parent: Parent, now_ns: int) -> bool:
     )
 
 
-def _waits_for_chain(route: Route, state: State) -> bool:
-    """One transaction of a wallet at a time: the next permit's nonce is known only when the one before is in a block."""
-    busy = {order.plan.venue for order in state.chain_orders()}
-    return any(piece.instrument.venue in busy for piece in route.pieces if not piece.instrument.is_book)
+def _waits_for_chain(intent: Intent, state: State, world: World, now_ns: int) -> bool:
+    """One transaction of a wallet at a time: the next permit is known only when the one before is in a block.
+
+    So a market with pools waits for the block, but not for a transaction that is stuck: the others go on without that chain.
+    """
+    busy = {order.plan.venue for order in state.chain_orders()} - _stuck(state, now_ns)
+    return any(found.venue in busy for found in world.market.instruments() if found.market == intent.market)
+
+
+def _stuck(state: State, now_ns: int) -> set[str]:
+    """Chain venues whose transaction is in doubt, or has waited so long that nobody can say when it ends."""
+    return {o.plan.venue for o in state.chain_orders() if o.state is OrderState.UNKNOWN or now_ns > o.approved_ns + STUCK_NS}
 
 
 def _dust(intent: Intent, world: World) -> int:
@@ -128,13 +137,13 @@ def _given_up(parent: Parent) -> set[str]:
     return {venue for venue, count in parent.failures.items() if count >= FAILURES_MAX}
 
 
-def capacity(state: State, world: World, parent: Parent) -> dict[str, Amount]:
+def capacity(state: State, world: World, parent: Parent, now_ns: int) -> dict[str, Amount]:
     """What the account can still give at each place, by asset id.
 
-    Nothing at a venue that failed the parent too often, and nothing on a chain while a transaction there is in doubt.
+    Nothing at a venue that failed the parent too often, and nothing on a chain where a transaction is stuck.
     """
     intent, found = parent.intent, dict[str, Amount]()
-    closed = _given_up(parent) | {order.plan.venue for order in state.chain_orders() if order.state is OrderState.UNKNOWN}
+    closed = _given_up(parent) | _stuck(state, now_ns)
     for instrument in world.market.instruments():
         if instrument.market != intent.market or instrument.venue in closed:
             continue

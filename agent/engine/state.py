@@ -64,7 +64,7 @@ class State:
     def __init__(self) -> None:
         self.parents: dict[str, Parent] = {}
         self.orders: dict[str, Order] = {}
-        self.working: dict[str, Order] = {}  # those of them that are not settled
+        self.working: dict[str, Order] = {}  # those of them through which something may still happen
         self.mined: dict[str, Order] = {}  # settled in a block that is not final yet
         self.ledger = Ledger()
         self.fills: set[str] = set()
@@ -181,8 +181,8 @@ class State:
         return ""
 
     def unsettled(self, intent_id: str) -> list[Order]:
-        """Children of a parent through which something may still leave the account."""
-        return [order for name in self.parents[intent_id].orders if not (order := self.orders[name]).is_settled]
+        """Children of a parent through which something may still leave the account, or whose fills are not all known."""
+        return [self.working[name] for name in self.parents[intent_id].orders if name in self.working]
 
     def in_doubt(self) -> list[Order]:
         return [order for order in self.working.values() if order.state in IN_DOUBT]
@@ -258,8 +258,9 @@ class State:
         if state is OrderState.MINED:
             self.mined[order.order_id] = order
         if state in SETTLED:
-            self.working.pop(order.order_id, None)
             order.ended_ns = order.ended_ns or self.now_ns
+        if state in SETTLED and not _lacks_fills(order):
+            self.working.pop(order.order_id, None)
         else:
             self.working[order.order_id] = order
 
@@ -270,6 +271,8 @@ class State:
             return
         self.fills.add(fill.key)
         order.fills.append(fill)
+        if order.state in SETTLED and not _lacks_fills(order):
+            self.working.pop(order.order_id, None)
         self.ledger.post(entry(event, order.plan))
         parent = self.parents.get(order.plan.intent_id)
         if parent is not None:
@@ -306,11 +309,21 @@ def _base_of(fill: Fill, intent: Intent) -> Amount:
     return fill.paid if intent.side == "sell" else fill.received
 
 
+def _lacks_fills(order: Order) -> bool:
+    """The exchange says that it is filled and has not told all fills yet. Until it has, nobody else may trade that part."""
+    plan = order.plan
+    if not isinstance(plan, PlaceOrder) or order.state is not OrderState.FILLED:
+        return False
+    if plan.side == "sell":
+        return sum(fill.paid.units for fill in order.fills) < plan.sell.units
+    return sum(fill.received.units for fill in order.fills) < plan.buy.units
+
+
 def _base_open(order: Order, intent: Intent) -> Amount:
     """What an unsettled child may still trade of its parent's base, in the parent's asset, rounded up."""
     asset = intent.quantity.asset
     plan = order.plan
-    if isinstance(plan, ApproveToken | CancelOrder) or order.state in ENDED:
+    if isinstance(plan, ApproveToken | CancelOrder) or (order.state in ENDED and not _lacks_fills(order)):
         return zero(asset)
     whole = rescale_up(plan.sell if intent.side == "sell" else plan.buy, asset)
     for fill in order.fills:

@@ -2,11 +2,10 @@
 would have given."""
 
 from collections.abc import Sequence
-from decimal import Decimal
 
 import msgspec
 
-from agent.domain.amount import Amount, Asset, group_asset, zero
+from agent.domain.amount import Amount, Asset, decimal_of, group_asset, zero
 from agent.domain.intent import Intent
 from agent.domain.order import Fill, Order, OrderState
 from agent.domain.plan import ApproveToken, PlaceOrder, SwapBatch
@@ -200,8 +199,7 @@ def purpose(plan: ApproveToken) -> str:
     coin = plan.sell.asset.symbol
     if not plan.sell:
         return f"takes back an earlier {coin} permission before a new one is given"
-    amount = f"{Decimal(plan.sell.units).scaleb(-plan.sell.asset.decimals):,.4f}"
-    return f"lets Permit2 take at most {amount} {coin} for signed swaps, nothing else"
+    return f"lets Permit2 take up to {decimal_of(plan.sell).normalize():,f} {coin}, for signed swaps only"
 
 
 def _total(amounts: Sequence[Amount]) -> Amount | None:

@@ -23,7 +23,7 @@ class Place(msgspec.Struct, frozen=True):
 
     venue: str
     chain_id: int | None
-    contracts: frozenset[str]  # lower case
+    contracts: frozenset[str]  # the only ones that plans may touch, lower case
     spender: str
     is_local: bool
 
@@ -102,8 +102,6 @@ def _reasons(plan: Plan, at: Situation) -> Iterator[Reason]:
             yield from _swap(plan, at)
         case ApproveToken():
             yield from _chain(plan, at, place)
-            if plan.spender.lower() != place.spender.lower():
-                yield Reason("CONTRACT_NOT_ALLOWED", f"{plan.spender} is not the spender that the config names ({place.spender})")
 
 
 def _balance(plan: PlaceOrder | SwapBatch | ApproveToken, at: Situation) -> Iterator[Reason]:
@@ -181,11 +179,23 @@ def _chain(plan: SwapBatch | ApproveToken, at: Situation, place: Place) -> Itera
         yield Reason("GAS_FEE_ABOVE_CAP", text)
     if not 21_000 <= plan.gas_limit <= at.limits.gas_limit_max:
         yield Reason("GAS_LIMIT_OUT_OF_RANGE", f"gas limit {plan.gas_limit} is not within 21000..{at.limits.gas_limit_max}")
+    for contract in _touched(plan, place):
+        if contract.lower() not in place.contracts:
+            yield Reason(
+                "CONTRACT_NOT_ALLOWED", f"{contract or 'a coin without contract'} is not among the contracts of {plan.venue}"
+            )
     native, needed = at.native(plan.venue), plan.gas_limit * plan.gas_fee_max
     if native is None or native.units < needed:
         yield Reason("GAS_BALANCE_TOO_LOW", f"gas may cost {plain(needed, 18)} ETH, the wallet has {native or 'none'}")
     if isinstance(plan, SwapBatch) and not plan.legs:
         yield Reason("VALIDATION_FAILED", "a batch has at least one leg")
+
+
+def _touched(plan: SwapBatch | ApproveToken, place: Place) -> list[str]:
+    """The contracts that a plan would reach beside the venue's own router: the coins, and who may move them."""
+    if isinstance(plan, ApproveToken):
+        return [plan.sell.asset.address, plan.spender]
+    return [plan.sell.asset.address, plan.buy.asset.address, place.spender]
 
 
 def _swap(plan: SwapBatch, at: Situation) -> Iterator[Reason]:

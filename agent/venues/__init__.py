@@ -1,1 +1,1 @@
-"""Places to trade. One file per kind of venue: it exports `Config`, `connect` and `parse`; the other files are parts of those."""
+"""Places to trade: one package per kind, named as `kind` in the settings, that exports `Config` and `connect(name, config, tools)`."""

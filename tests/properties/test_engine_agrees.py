@@ -31,7 +31,7 @@ from agent.domain.events import EngineStopped, OrderSent
 from agent.domain.order import SETTLED
 from agent.journal.memory import MemoryJournal
 
-SEEDS = 240
+SEEDS = 208
 BOOK_SENDS = ("reply", "quiet", "early", "refuse", "reject", "lost_done", "lost_gone", "late", "hang")
 POOL_SENDS = ("reply", "reply", "reply", "refuse", "lost_done", "lost_gone", "hang")
 
@@ -72,7 +72,7 @@ async def day(seed: int) -> None:
     run = Run(venues)
     await run.until(lambda: len(run.engine.state.adopted) == 2)
     await run.engine.priced("ETH/USDT")
-    parents = [sale(f"p{i}", str(rng.randint(3, 12)), slices=rng.randint(1, 3), within_s=120) for i in range(rng.randint(1, 3))]
+    parents = [sale(f"p{i}", str(rng.randint(3, 12)), slices=rng.randint(1, 3), within_s=60) for i in range(rng.randint(1, 3))]
     for parent in parents:
         assert await run.engine.submit(parent) == ()
     for _ in range(rng.randint(0, 3)):

@@ -187,6 +187,12 @@ def _commission(venue: Venue, _account: str, params: Params, _now_ms: int) -> wi
     return {"symbol": rules.symbol, "standardCommission": standard, "taxCommission": zero, "discount": discount}
 
 
+def _rights(_venue: Venue, _account: str, _params: Params, now_ms: int) -> wire.Payload:
+    """What the key may do: every key of the sandbox may do everything."""
+    rights = ("enableReading", "enableSpotAndMarginTrading", "enableWithdrawals")
+    return {"ipRestrict": False, "createTime": now_ms, **dict.fromkeys(rights, True)}
+
+
 def _trade_fees(venue: Venue, _account: str, params: Params, _now_ms: int) -> list[wire.Payload]:
     names = [symbol_rules(params, venue.rules).symbol] if "symbol" in params else list(venue.rules)
     return wire.trade_fees(venue.accounts, venue.rules, names)
@@ -271,6 +277,7 @@ REST: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/api/v3/myTrades"): Endpoint(_my_trades, 20),
     ("GET", "/api/v3/account"): Endpoint(_account, 20),
     ("GET", "/api/v3/account/commission"): Endpoint(_commission, 20),
+    ("GET", "/sapi/v1/account/apiRestrictions"): Endpoint(_rights, 1),
     ("GET", "/sapi/v1/asset/tradeFee"): Endpoint(_trade_fees, 1),
     ("GET", "/sapi/v1/system/status"): Endpoint(_system_status, 1, is_signed=False),
     ("GET", "/sapi/v1/capital/config/getall"): Endpoint(_coins, 10),

@@ -85,6 +85,10 @@ class AccountView(msgspec.Struct, frozen=True, rename="camel"):
     commission_rates: Rates | None = None
 
 
+class RightsView(msgspec.Struct, frozen=True, rename="camel"):
+    enable_withdrawals: bool
+
+
 class Filter(msgspec.Struct, frozen=True, rename="camel"):
     filter_type: str
     tick_size: str = ""

@@ -141,6 +141,11 @@ class BinanceSpot:
     async def close(self) -> None:
         await self._client.close()
 
+    async def may_withdraw(self) -> bool:
+        """Whether the API key could move coins out, which trading never needs. Raises VenueError."""
+        reply = await self._client.call(self._api.sapi_get_account_apirestrictions, {})
+        return _read(reply, rest.RightsView).enable_withdrawals
+
     # -- orders -------------------------------------------------------------------------------------------------------
 
     def _take(self, instruments: Mapping[str, Instrument]) -> None:
@@ -347,4 +352,4 @@ def _read(reply: Any, kind: type[V]) -> V:
     try:
         return msgspec.convert(reply, kind)
     except msgspec.ValidationError as error:
-        raise FrameError(f"a reply of the exchange is not understood: {str(error)[:160]}") from None
+        raise FrameError(f"a reply of the exchange is not understood ({str(error)[:160]}); check url in the settings") from None

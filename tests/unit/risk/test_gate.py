@@ -19,6 +19,7 @@ WETH = Asset("WETH", "eip155:1", 18, "ETH", "0x01")
 TETHER = Asset("USDT", "eip155:1", 6, "USDT", "0x02")
 PERMIT2 = "0x00000000000000000000000000000000000000P2"
 BOOK = Instrument("binance", "ETHUSDT", ETH, USDT, 1_000, 10**6, 10**4, 5 * 10**8)
+ALLOWED = frozenset({"0x01", "0x02", PERMIT2.lower()})
 POOL = Instrument("uniswap", "v3-500", WETH, TETHER, 500, pool=Pool("v3", "0x0a", "0x01", "0x02", 10), gas=100_000)
 GROUP = group_asset("ETH")
 UNIT = 10**18
@@ -50,7 +51,7 @@ def situation(**changes: Any) -> Situation:
         Limits({"USDT": 20_000 * UNIT}, {"ETH": 5 * UNIT}),
         {
             "binance": Place("binance", None, frozenset(), "", is_local=True),
-            "uniswap": Place("uniswap", 1, frozenset({"0xr"}), PERMIT2, is_local=True),
+            "uniswap": Place("uniswap", 1, ALLOWED, PERMIT2, is_local=True),
         },
         {BOOK.id: BOOK, POOL.id: POOL}.get,
         Price(2_683, 1),
@@ -111,6 +112,10 @@ REFUSALS: list[tuple[str, Plan, dict[str, Any]]] = [
     ("STALE_CHAIN", SWAP, {"chain_time_s": lambda chain_id: None}),
     ("CHAIN_MISMATCH", msgspec.structs.replace(SWAP, chain_id=2), {}),
     ("CONTRACT_NOT_ALLOWED", msgspec.structs.replace(APPROVE, spender="0xbad"), {}),
+    *(
+        ("CONTRACT_NOT_ALLOWED", plan, {"places": {"uniswap": Place("uniswap", 1, ALLOWED - {gone}, PERMIT2, is_local=True)}})
+        for plan, gone in ((SWAP, "0x01"), (SWAP, "0x02"), (SWAP, PERMIT2.lower()), (APPROVE, "0x01"), (APPROVE, PERMIT2.lower()))
+    ),
     ("INSTRUMENT_NOT_FOUND", msgspec.structs.replace(PLACE, venue="nowhere"), {}),
     ("INSTRUMENT_NOT_FOUND", PLACE, {"instruments": lambda name: None}),
     ("NOTIONAL_BELOW_MINIMUM", msgspec.structs.replace(PLACE, sell=Amount(10_000, ETH), buy=Amount(26_800_000, USDT)), {}),

@@ -1,0 +1,24 @@
+"""Every reason code that the program can give is documented, and no other."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = re.compile(r"`([A-Z][A-Z_]{3,})`")
+
+
+def given() -> set[str]:
+    """First arguments of `Reason(...)`, and the constants that hold codes, in the stages and the market."""
+    found: set[str] = set()
+    for folder in ("risk", "routing", "market", "engine"):
+        for path in (ROOT / "agent" / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[A-Z]{2,}(_[A-Z]+)+|OUTLIER", node.value):
+                    found.add(node.value)
+    return found
+
+
+def test_the_page_lists_exactly_the_codes_that_exist() -> None:
+    page = set(CODE.findall((ROOT / "docs" / "reason-codes.md").read_text()))
+    assert page == given()
