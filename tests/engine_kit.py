@@ -1,7 +1,7 @@
 """A small scripted market for tests of the engine: a book and a pool that misbehave on a seed, in time that costs nothing.
 
 Both venues keep their own truth (who was asked what, what traded, what is left), so a test can hold the journal against it. They
-stand behind the port `Venue` and keep its promises: an order's fills come before its end, and what they say in a snapshot is certain.
+stand behind the port `Venue` and keep its promises: an order's fills come before its end; what they say in a snapshot is certain.
 """
 
 import asyncio
@@ -230,7 +230,7 @@ class Scripted:
 
 
 class ScriptedBook(Scripted):
-    """An exchange with an endless book at one price. Sends: reply, quiet, refuse, reject, lost_done, lost_gone, late, hang, early."""
+    """An endless book at one price. Sends: reply, quiet, refuse, reject, lost_done, lost_gone, late, hang, early."""
 
     GONE_NS = 8_000_000_000  # after this an order that did not arrive cannot arrive any more
 
@@ -535,7 +535,7 @@ class Run:
 
     async def until(self, met: Callable[[], object], seconds: float = 300) -> None:
         async with asyncio.timeout(seconds):
-            while not met() and not self.task.done():
+            while not met() and not self.task.done():  # noqa: ASYNC110 - in this loop waiting costs no time
                 await asyncio.sleep(0.05)
         if not met():
             self.task.result()

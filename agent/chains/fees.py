@@ -1,32 +1,7 @@
-"""What a transaction may cost per unit of gas (EIP-1559): the block's base fee, burned, plus a tip for whoever makes the block."""
-
-import msgspec
-
-from agent.domain.market import ChainHead
-from agent.domain.plan import Reason
+"""What a unit of gas costs in the next block (EIP-1559)."""
 
 ELASTICITY = 2  # EIP-1559: a block aims at half of its gas limit
 CHANGE_DENOMINATOR = 8  # and the base fee moves by at most an eighth per block
-
-
-class Fees(msgspec.Struct, frozen=True):
-    """Wei per gas. `gas_fee_max` includes the tip."""
-
-    gas_fee_max: int
-    gas_tip: int
-
-
-def fees(head: ChainHead, tip: int, cap: int) -> Fees | Reason:
-    """Enough for six full blocks in a row (twice the base fee), but never more than `cap`. All in wei per gas.
-
-    Refuses (GAS_FEE_ABOVE_CAP) when the next block's base fee and the tip alone are above the cap.
-    """
-    if tip < 0 or cap < 0:
-        raise ValueError("tip and cap are zero or more")
-    if head.base_fee + tip > cap:
-        text = f"the next block asks {head.base_fee} wei per gas and the tip is {tip}, the cap is {cap}: wait, or raise the cap"
-        return Reason("GAS_FEE_ABOVE_CAP", text)
-    return Fees(min(2 * head.base_fee + tip, cap), tip)
 
 
 def base_fee_next(base_fee: int, gas_used: int, gas_limit: int) -> int:

@@ -114,11 +114,11 @@ def test_mistakes_are_named_with_place_and_fix(old: str, new: str, words: str, t
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read .*No such file.*`isthmus init` writes one"):
+    with pytest.raises(ConfigError, match=r"cannot read .*No such file.*`isthmus init` writes one"):
         load(tmp_path / "none.toml")
     huge = tmp_path / "huge.toml"
     huge.write_bytes(b"#" * (2 << 20))
-    with pytest.raises(ConfigError, match="larger than .*this is no settings file"):
+    with pytest.raises(ConfigError, match=r"larger than .*this is no settings file"):
         load(huge)
     huge.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not valid TOML"):
