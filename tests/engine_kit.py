@@ -335,6 +335,7 @@ class ScriptedPool(Scripted):
         super().__init__(profile, clock, seed, habits)
         self.holding = {COIN: 5 * 10**18, WETH: ETH_UNITS * 10**18, USDT: USDT_UNITS * 10**6}
         self.reverts = reverts
+        self.stall = False  # blocks come, and ours is in none of them
         self.height, self.nonce, self.permit_nonce, self.allowance = 100, 0, 0, 0
         self.pending: dict[int, Truth] = {}
         self.blunders: list[str] = []  # what a careful wallet never does
@@ -396,7 +397,7 @@ class ScriptedPool(Scripted):
             self.height += 1
             facts: list[VenueEvent] = list(self.pulse())
             ended: list[VenueEvent] = []
-            while (truth := self.pending.pop(self.nonce, None)) is not None:
+            while not self.stall and (truth := self.pending.pop(self.nonce, None)) is not None:
                 self.nonce += 1
                 ended += self._execute(truth)
             self.tell([*facts, *ended, *(self._allowances() if ended else ())])

@@ -84,7 +84,7 @@ def start(home: Path, spec: Spec, *, quiet: bool) -> Info:
     write_config(home / "isthmus.toml", info)
     if not quiet:
         exchange, chain = (url.partition("://")[2] for url in (info.exchange_url, info.rpc_url))
-        line(f"sandbox       exchange {exchange}, chain {chain} (id {info.chain_id}), pid {info.pid}")
+        line(f"sandbox       exchange {exchange}, chain {chain} (id {info.chain_id})")
     return info
 
 

@@ -25,7 +25,7 @@ from agent.domain.events import (
     Routed,
 )
 from agent.domain.intent import Intent
-from agent.domain.order import ENDED, IN_DOUBT, SETTLED, Fill, Order, OrderRef, OrderState, follows
+from agent.domain.order import ENDED, SETTLED, Fill, Order, OrderRef, OrderState, follows
 from agent.domain.plan import ApproveToken, CancelOrder, ChainPlan, PlaceOrder, SwapBatch
 from agent.domain.price import Price
 from agent.ledger.positions import Ledger
@@ -183,9 +183,6 @@ class State:
     def unsettled(self, intent_id: str) -> list[Order]:
         """Children of a parent through which something may still leave the account, or whose fills are not all known."""
         return [self.working[name] for name in self.parents[intent_id].orders if name in self.working]
-
-    def in_doubt(self) -> list[Order]:
-        return [order for order in self.working.values() if order.state in IN_DOUBT]
 
     def promised(self, account: str, venue: str, asset: Asset) -> Amount:
         """What unsettled orders may still take: the worse of both outcomes while one is in doubt."""

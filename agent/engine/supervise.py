@@ -13,7 +13,7 @@ import msgspec
 
 from agent import observe
 from agent.domain.errors import IsthmusError, JournalError
-from agent.domain.events import BalanceAdopted, Break, Reconciled, VenueConnected, VenueDisconnected
+from agent.domain.events import BalanceAdopted, Break, OrderReported, Reconciled, VenueConnected, VenueDisconnected
 from agent.domain.order import Order, OrderState
 from agent.domain.plan import ChainPlan, SignedTransaction
 from agent.engine.record import Recorder
@@ -62,8 +62,7 @@ class Supervisor:
             if not due:
                 continue
             try:
-                await self.snapshot(name)
-                await self._rebroadcast(name)
+                await self._rebroadcast(name, await self.snapshot(name))
             except JournalError:
                 raise
             except (IsthmusError, TimeoutError) as error:
@@ -202,12 +201,13 @@ class Supervisor:
         pause_s = min(QUERY_S * 2 ** min(times, 8), QUERY_MAX_S)
         self._asked[order.order_id] = times, self._clock.now_ns() + int(pause_s * 10**9)
 
-    async def _rebroadcast(self, name: str) -> None:
-        """A transaction that no node knows is sent again as the same bytes: it can only happen once."""
+    async def _rebroadcast(self, name: str, snapshot: Snapshot) -> None:
+        """A transaction of which no node says anything is sent again as the same bytes: it can only happen once."""
         now_ns, venue = self._clock.now_ns(), self._venues[name]
-        for order in [one for one in self._state.in_doubt() if one.plan.venue == name and one.raw]:
+        known = {fact.order_id for fact in snapshot.facts if isinstance(fact, OrderReported)}
+        for order in [one for one in self._state.chain_orders() if one.plan.venue == name and one.order_id not in known]:
             plan = order.plan
-            if isinstance(plan, ChainPlan) and order.nonce is not None and now_ns - order.sent_ns > REBROADCAST_NS:
+            if isinstance(plan, ChainPlan) and order.nonce is not None and order.raw and now_ns - order.sent_ns > REBROADCAST_NS:
                 wallet = venue.profile.wallet
                 signed = SignedTransaction(order.order_id, plan.chain_id, wallet, order.nonce, order.tx_hash, order.raw)
                 async with asyncio.timeout(SEND_TIMEOUT_S):

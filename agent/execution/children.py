@@ -15,7 +15,7 @@ from agent.domain.price import Price
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One piece of a route, as execution needs it. `quote` is after the fee; `ticks` is the worst level that a book piece touches."""
+    """One piece of a route, as execution needs it. `quote` is after the fee; `ticks` is the worst level of a book piece."""
 
     instrument: Instrument
     base: Amount

@@ -5,7 +5,6 @@ import msgspec
 from agent.domain.amount import Amount
 from agent.domain.intent import Intent
 
-
 RETRY_NS = 500_000_000  # between attempts to clear a rest after the planned slices
 
 

@@ -1,7 +1,7 @@
 """The sandbox as pytest fixtures, for users' own strategies: installed with the package, loaded by pytest by itself.
 
-`sandbox_chain` and `sandbox_exchange` start in well under a second and are new for every test; `sandbox_eth_tester` is eth-tester's own
-API over Anvil. They need `pytest-asyncio`. Parametrise `sandbox_chain` with `@pytest.mark.sandbox_chain("eth-tester")`.
+`sandbox_chain` and `sandbox_exchange` start in well under a second and are new for every test; `sandbox_eth_tester` is eth-tester's
+own API over Anvil. They need `pytest-asyncio`. Parametrise `sandbox_chain` with `@pytest.mark.sandbox_chain("eth-tester")`.
 """
 
 from collections.abc import AsyncIterator, Iterator

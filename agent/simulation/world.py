@@ -1,7 +1,7 @@
 """The sandbox as one process: an exchange, a chain, and an arbitrageur between them, on loopback, funded for one user.
 
-`up` starts it detached, so that it outlives the agent that trades in it; it writes `sandbox.json` when it is ready and ends by itself
-after its time to live. Secrets go into files of mode 0600, never into arguments.
+`up` starts it detached, so that it outlives the agent that trades in it; it writes `sandbox.json` when it is ready and ends by
+itself after its time to live. Secrets go into files of mode 0600, never into arguments.
 """
 
 import asyncio

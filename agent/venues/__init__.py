@@ -1,1 +1,1 @@
-"""Places to trade: one package per kind, named as `kind` in the settings, that exports `Config` and `connect(name, config, tools)`."""
+"""Places to trade: one package per kind, named as in the settings. It exports `Config` and `connect(name, config, tools)`."""

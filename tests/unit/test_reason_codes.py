@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+FORM = re.compile(r"[A-Z]{2,}(_[A-Z]+)+|OUTLIER")
 CODE = re.compile(r"`([A-Z][A-Z_]{3,})`")
 
 
@@ -14,7 +15,7 @@ def given() -> set[str]:
     for folder in ("risk", "routing", "market", "engine"):
         for path in (ROOT / "agent" / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[A-Z]{2,}(_[A-Z]+)+|OUTLIER", node.value):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and FORM.fullmatch(node.value):
                     found.add(node.value)
     return found
 

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.domain.amount import Amount, Asset, Units, decode_hook, encode_hook, group_asset, parse_amount, parse_units, plain
-from agent.domain.amount import rescale_down, rescale_up
+from agent.domain.amount import (
+    Amount,
+    Asset,
+    Units,
+    decode_hook,
+    encode_hook,
+    group_asset,
+    parse_amount,
+    parse_units,
+    plain,
+    rescale_down,
+    rescale_up,
+)
 from agent.domain.errors import NumberError
 
 WETH = Asset("WETH", "eip155:1", 18, "ETH")
@@ -25,8 +36,8 @@ def test_plain_text_reads_back(units: int, decimals: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "-1", "+1", "1e5", "1e1000000", "NaN", "inf", "Infinity", "1_000", "1,5", "0x10", ".5", "5.", "1.2.3", " 1", "1 ", "١", "²",
-     "1" * 81, "1.123456789", "\n1"],
+    ["", " ", "-1", "+1", "1e5", "1e1000000", "NaN", "inf", "Infinity", "1_000", "1,5", "0x10", ".5", "5.", "1.2.3", " 1",
+     "1 ", "١", "²", "1" * 81, "1.123456789", "\n1"],
 )  # fmt: skip
 def test_everything_but_plain_decimals_is_refused_at_once(text: str) -> None:
     began = time.perf_counter()

@@ -232,6 +232,27 @@ def test_a_transaction_that_no_node_knows_is_sent_again_as_the_same_bytes() -> N
     warped(work())
 
 
+def test_a_transaction_that_the_node_forgot_is_sent_again_too() -> None:
+    async def work() -> None:
+        venues = both()
+        pool = venues["amm"]
+        assert isinstance(pool, ScriptedPool)
+        async with running(venues) as run:
+            pool.stall = True
+            await run.engine.submit(sale())
+            await run.until(lambda: pool.pending)
+            (forgotten,) = pool.pending.values()
+            pool.pending.clear()
+            del pool.truth[forgotten.plan.order_id]
+            pool.stall = False
+            assert await run.engine.finished("p1") == "FILLED"
+            assert await run.engine.reconcile() == []
+        assert pool.arrivals.count(forgotten.plan.order_id) == 2
+        assert pool.blunders == []
+
+    warped(work())
+
+
 # -- venues --------------------------------------------------------------------------------------------------------------
 
 

@@ -165,7 +165,7 @@ def test_a_batch_is_mined_and_final_and_a_reorganisation_brings_the_doubt_back()
     order = state.orders["p1-1"]
     assert (order.nonce, order.tx_hash, order.block, list(state.mined)) == (0, "0xp1-1", 7, ["p1-1"])
     diary.write(OrderReported("p1-1", S.UNKNOWN, "taken back"))
-    assert (list(state.working), state.mined, state.in_doubt()) == (["p1-1"], {}, [order])
+    assert (list(state.working), state.mined, state.chain_orders()) == (["p1-1"], {}, [order])
     diary.write(OrderReported("p1-1", S.MINED, block=8), OrderReported("p1-1", S.FINAL))
     assert (order.state, state.working, state.mined) == (S.FINAL, {}, {})
 

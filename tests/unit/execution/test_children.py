@@ -27,8 +27,8 @@ def intent(side: Side, slices: int = 1) -> Intent:
 
 
 @given(
-    st.sampled_from(["sell", "buy"]), st.integers(200_000, 300_000), st.integers(1, 10**6), st.integers(1, 500), st.integers(1, 10**24),
-    st.integers(-40, 40),
+    st.sampled_from(["sell", "buy"]), st.integers(200_000, 300_000), st.integers(1, 10**6), st.integers(1, 500),
+    st.integers(1, 10**24), st.integers(-40, 40),
 )  # fmt: skip
 def test_no_child_is_worse_than_the_parents_limit(side: Side, ticks: int, lots: int, bps: int, wei: int, off: int) -> None:
     arrival = Price(ticks, 100)

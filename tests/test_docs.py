@@ -1,0 +1,80 @@
+"""The README is run: its `console` blocks, in order, in one folder each; and every command answers `--help`.
+
+A block after a comment `<!-- not run: reason -->` is left out. Names of tests, files and commands that it mentions must exist.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_kit import environment, isthmus
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+TIMEOUT_S = 110
+COMMANDS = [
+    (), ("demo",), ("init",), ("doctor",), ("run",), ("quote",), ("route",), ("balances",), ("reconcile",), ("record",),
+    ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
+    ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
+    ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
+]  # fmt: skip
+
+
+def blocks() -> list[list[str]]:
+    """The commands of every block that is to be run."""
+    found = [text for skipped, text in BLOCK.findall(README.read_text(encoding="utf-8")) if not skipped]
+    return [[line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")] for text in found]
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("commands", blocks())
+def test_the_readme_runs(commands: list[str], tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "isthmus").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m agent "$@"\n')
+    (tools / "isthmus").chmod(0o755)
+    place = tmp_path / "here"
+    place.mkdir()
+    script = "set -e\n" + "".join(f"echo {shlex.quote('$ ' + command)}\n{command}\n" for command in commands)
+    path = f"{tools}:{environment()['PATH']}"
+    try:
+        done = subprocess.run(
+            ["sh", "-c", script],
+            cwd=place,
+            env=environment(PATH=path),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3_000:] + done.stderr
+    finally:
+        for settings in place.rglob("sandbox.json"):  # a block that failed half way leaves nothing running
+            isthmus("sandbox", "down", "--home", settings.parent, at=place)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_answers_help(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = isthmus(*command, "--help", at=tmp_path)
+    assert done.code == 0, done
+    assert done.out.startswith("Usage: ")
+    assert done.err == ""
+    if command not in ((), ("order",), ("keys",), ("sandbox",)):
+        assert "--json" in done.out
+    assert not list(tmp_path.iterdir()), "help writes nothing"
+
+
+def test_what_the_readme_names_exists() -> None:
+    text = README.read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:tests|agent|docs|benchmarks|contracts|deployments)/[\w./-]+?)(?:::(\w+))?`", text))
+    for path, test in named:
+        assert (ROOT / path).exists(), path
+        assert not test or f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
+    for link in re.findall(r"\]\(((?!https?:)[^)#]+)\)", text):
+        assert (ROOT / link).exists(), link
+    for option in set(re.findall(r"`make (\w+)`|make (\w+)$", text, re.MULTILINE)):
+        assert re.search(rf"^{option[0] or option[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), option
