@@ -14,19 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from agent import __version__
 from agent.config import Loaded, Settings, load, venue_module
 from agent.domain.errors import ConfigError, RefusedError, SecretError, UsageError
-from agent.domain.events import Break, Record
 from agent.gateways import local
 from agent.keys.secrets import Secret, read_secret
-from agent.ports import Signer, Snapshot, Tools, Venue
+from agent.ports import Signer, Tools, Venue
 
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
-    from agent.engine.state import State
     from agent.journal.sqlite import SqliteJournal
     from agent.keys.local import LocalSigner
     from agent.keys.venue_key import VenueKey
@@ -35,7 +31,6 @@ __all__ = ["RealClock", "Secret", "read_secret", "running_engine"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RECONCILE_EVERY_S = 30
-FOLLOW_S = 0.1
 SCRYPT_N_SANDBOX = 2**12  # the sandbox's key guards nothing; a real wallet takes the keystore's own default
 PLACES = (Path("isthmus.toml"), Path(".isthmus/isthmus.toml"), Path(".isthmus/demo/isthmus.toml"))
 
@@ -79,6 +74,11 @@ def is_local(section: Any) -> bool:
     urls = [getattr(section, name, None) for name in ("url", "ws_url", "rpc_url")]
     named = [str(url) for url in urls if url]
     return bool(named) and all(urlsplit(url).hostname in LOOPBACK for url in named)
+
+
+def has_account(section: Any) -> bool:
+    """Whether a venue's section names an account, so that there are balances to see."""
+    return bool(getattr(section, "secret", "") or getattr(section, "wallet", ""))
 
 
 def live_venues(loaded: Loaded) -> list[str]:
@@ -177,58 +177,6 @@ def open_journal(loaded: Loaded) -> "SqliteJournal":
         raise UsageError(f"an agent is already running in {loaded.home}; stop it, or give this one another `home`")
     _make_home(loaded.home)
     return SqliteJournal(loaded.journal_path, loaded.settings.durability)
-
-
-def replay(loaded: Loaded) -> "State":
-    """The state that the journal gives, without starting anything; empty where there is no journal yet. Raises JournalError."""
-    from agent.engine.state import State
-    from agent.journal.sqlite import SqliteJournal
-
-    state = State()
-    if loaded.journal_path.exists():
-        with contextlib.closing(SqliteJournal(loaded.journal_path, read_only=True)) as journal:
-            for record in journal.read():
-                state.apply(record)
-    return state
-
-
-async def follow(loaded: Loaded, state: "State") -> AsyncIterator[Record]:
-    """The records that a running agent adds to its journal, each already applied to `state`; ends when the agent has gone."""
-    from agent.journal.sqlite import SqliteJournal
-
-    with contextlib.closing(SqliteJournal(loaded.journal_path, read_only=True)) as journal:
-        while True:
-            was_running = local.is_running(loaded.home)
-            for record in journal.read(state.seq):
-                state.apply(record)
-                yield record
-            if not was_running:
-                return
-            await asyncio.sleep(FOLLOW_S)
-
-
-async def look_at_accounts(loaded: Loaded) -> list[Snapshot]:
-    """What every venue with an account says now. The wallet stays locked: looking needs no signature."""
-    account = loaded.settings.account
-    async with open_venues(loaded, None) as (venues, _):
-        seen = [name for name, venue in venues.items() if _has_account(loaded.venues[name])]
-        shots = await asyncio.gather(*(venues[name].snapshot() for name in seen))
-    return [msgspec.structs.replace(shot, account=account) for shot in shots]
-
-
-async def reconcile_journal(loaded: Loaded) -> list[Break]:
-    """Hold the journal against every venue that it knows, with no agent running. Raises UsageError where there is none."""
-    from agent.settlement.reconcile import compare
-
-    if not loaded.journal_path.exists():
-        raise UsageError(f"there is no journal yet at {loaded.journal_path}; `isthmus run` or `isthmus order submit` begins one")
-    state, shots = replay(loaded), await look_at_accounts(loaded)
-    known = [shot for shot in shots if (shot.account, shot.venue) in state.adopted]
-    return list(compare(state.ledger, known, state.orders))
-
-
-def _has_account(section: Any) -> bool:
-    return bool(getattr(section, "secret", "") or getattr(section, "wallet", ""))
 
 
 # -- the parts together ------------------------------------------------------------------------------------------------

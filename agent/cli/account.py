@@ -2,8 +2,9 @@
 
 import typer
 
-from agent.app import look_at_accounts, reconcile_journal, replay, settings_of
+from agent.app import settings_of
 from agent.cli.options import Config, Json, run_async
+from agent.cli.reading import look_at_accounts, reconcile_journal, replay
 from agent.cli.show import digits, line, out, print_json
 from agent.cli.tables import breaks_table, new_table
 from agent.config import Loaded

@@ -7,7 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from agent.app import RealClock, live_venues, open_venues, replay
+from agent.app import RealClock, has_account, live_venues, open_venues
+from agent.cli.reading import replay
 from agent.config import Loaded
 from agent.domain.amount import Amount
 from agent.domain.errors import LiquidityError
@@ -44,7 +45,7 @@ async def look(loaded: Loaded, market: str, *, accounts: bool) -> Seen:
     """Connect, wait until every source of the market is seen, and leave. Raises LiquidityError if there is no trusted price."""
     async with open_venues(loaded, None) as (venues, _):
         seen, allowances = await _watch(venues, market, accounts=accounts)
-        able = [venue for name, venue in venues.items() if accounts and _has_account(loaded, name)]
+        able = [venue for name, venue in venues.items() if accounts and has_account(loaded.venues[name])]
         shots = await asyncio.gather(*(venue.snapshot() for venue in able))
         view = seen.view(market, RealClock().now_ns())
         if view.mid is None:
@@ -52,11 +53,6 @@ async def look(loaded: Loaded, market: str, *, accounts: bool) -> Seen:
             raise LiquidityError(f"there is no trusted price for {market}: {why}; `isthmus doctor` says more")
         profiles = {name: venue.profile for name, venue in venues.items()}
     return Seen(seen, view, view.mid, profiles, allowances, tuple(shots))
-
-
-def _has_account(loaded: Loaded, name: str) -> bool:
-    section = loaded.venues[name]
-    return bool(getattr(section, "secret", "") or getattr(section, "wallet", ""))
 
 
 async def _watch(venues: dict[str, Venue], market: str, *, accounts: bool) -> tuple[Market, dict[tuple[str, str], Allowance]]:

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from agent.app import follow, refuse_unarmed, replay, running_engine, settings_of
+from agent.app import refuse_unarmed, running_engine, settings_of
 from agent.cli import look, words
 from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
 from agent.cli.outcome import exit_code, names_at, names_in, refuse, result, started, tell
 from agent.cli.progress import watch
+from agent.cli.reading import follow, replay
 from agent.cli.show import Names, line, money, named, out, print_json, short, table_rows
 from agent.cli.tables import children_table, new_table, route_lines
 from agent.config import Loaded

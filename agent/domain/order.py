@@ -90,7 +90,6 @@ class Order(msgspec.Struct):
     block: int = 0
     fills: list[Fill] = msgspec.field(default_factory=list)
     gas: Amount | None = None
-    queries: int = 0
 
     @property
     def order_id(self) -> str:

@@ -18,7 +18,7 @@ from cli_kit import Done, environment, isthmus, started, variant
 from agent.domain.events import IntentAccepted, OrderApproved, OrderSent
 from agent.journal.sqlite import SqliteJournal
 
-pytestmark = pytest.mark.xdist_group("cli")
+pytestmark = pytest.mark.xdist_group("mistakes")
 
 SUBMIT = ("order", "submit", "ETH/USDT", "--side", "sell")
 QUICK_S = 5.0

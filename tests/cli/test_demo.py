@@ -81,7 +81,7 @@ def test_demo_as_a_person_sees_it_then_interrupted(tmp_path: Path) -> None:
 @pytest.mark.chain
 def test_a_demo_that_was_killed_is_finished_by_run(tmp_path: Path) -> None:
     """kill -9 while it trades; `run` resumes from the journal, repeats nothing, and stops the sandbox."""
-    demo = started("demo", "--every", "1s", at=tmp_path)
+    demo = started("demo", "--slices", "2", "--every", "1s", at=tmp_path)
     assert demo.stdout is not None
     for line in demo.stdout:
         if line.startswith("fill "):

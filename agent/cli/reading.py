@@ -1,0 +1,60 @@
+"""What is known without an agent of our own: the journal as it stands or grows, the accounts as they are, and if both agree."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from agent.app import has_account, open_venues
+from agent.config import Loaded
+from agent.domain.errors import UsageError
+from agent.domain.events import Break, Record
+from agent.engine.state import State
+from agent.gateways import local
+from agent.journal.sqlite import SqliteJournal
+from agent.ports import Snapshot
+from agent.settlement.reconcile import compare
+
+FOLLOW_S = 0.1
+
+
+def replay(loaded: Loaded) -> State:
+    """The state that the journal gives, without starting anything; empty where there is no journal yet. Raises JournalError."""
+    state = State()
+    if loaded.journal_path.exists():
+        with contextlib.closing(SqliteJournal(loaded.journal_path, read_only=True)) as journal:
+            for record in journal.read():
+                state.apply(record)
+    return state
+
+
+async def follow(loaded: Loaded, state: State) -> AsyncIterator[Record]:
+    """The records that a running agent adds to its journal, each already applied to `state`; ends when the agent has gone."""
+    with contextlib.closing(SqliteJournal(loaded.journal_path, read_only=True)) as journal:
+        while True:
+            was_running = local.is_running(loaded.home)
+            for record in journal.read(state.seq):
+                state.apply(record)
+                yield record
+            if not was_running:
+                return
+            await asyncio.sleep(FOLLOW_S)
+
+
+async def look_at_accounts(loaded: Loaded) -> list[Snapshot]:
+    """What every venue with an account says now. The wallet stays locked: looking needs no signature."""
+    account = loaded.settings.account
+    async with open_venues(loaded, None) as (venues, _):
+        seen = [name for name, venue in venues.items() if has_account(loaded.venues[name])]
+        shots = await asyncio.gather(*(venues[name].snapshot() for name in seen))
+    return [msgspec.structs.replace(shot, account=account) for shot in shots]
+
+
+async def reconcile_journal(loaded: Loaded) -> list[Break]:
+    """Hold the journal against every venue that it knows, with no agent running. Raises UsageError where there is none."""
+    if not loaded.journal_path.exists():
+        raise UsageError(f"there is no journal yet at {loaded.journal_path}; `isthmus run` or `isthmus order submit` begins one")
+    state, shots = replay(loaded), await look_at_accounts(loaded)
+    known = [shot for shot in shots if (shot.account, shot.venue) in state.adopted]
+    return list(compare(state.ledger, known, state.orders))
