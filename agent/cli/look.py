@@ -96,7 +96,7 @@ def routed(
     loaded: Loaded, seen: Seen, side: Literal["sell", "buy"], quantity: Amount, limit_bps: int = ANY_BPS
 ) -> tuple[Routed, Amount]:
     """The route over what was seen, and what it leaves. Without accounts, as if the inventory were everywhere. LiquidityError."""
-    gas = gas_prices(_world(loaded, seen), loaded.rules(), seen.mid)
+    gas = gas_prices(_world(loaded, seen), loaded.rules(), seen.view.market.partition("/")[2], seen.view.at_ns)
     limit = worse_by(seen.mid, limit_bps, selling=side == "sell")
     found: Route | NoRoute = split(seen.view, side, quantity, _capacity(seen), gas, limit)
     if isinstance(found, NoRoute):

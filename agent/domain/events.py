@@ -74,6 +74,7 @@ class BalanceAdopted(msgspec.Struct, frozen=True, tag=True):
 class IntentAccepted(msgspec.Struct, frozen=True, tag=True):
     intent: Intent
     arrival: Price  # the middle of the trusted view when the intent arrived
+    coin: Price | None = None  # what the coin that pays for gas was worth in the quote group then
 
 
 class IntentRefused(msgspec.Struct, frozen=True, tag=True):

@@ -13,9 +13,10 @@ from agent.domain.plan import Reason
 from agent.domain.price import worse_by
 from agent.engine.propose import permission, trade
 from agent.engine.state import Parent, State
-from agent.engine.world import Rules, World, gas_prices
+from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.schedule import due
 from agent.risk.gate import refuse_intent
+from agent.routing.problem import Rules as RouteRules
 from agent.routing.split import NoRoute, split
 
 REFUSALS_MAX = 3  # orders in a row that risk refuses before the parent is given up
@@ -39,7 +40,7 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
         reasons.append(Reason("TRADING_HALTED", next(iter(state.halted.values()))))
     if reasons or view.mid is None:
         return IntentRefused(intent, tuple(reasons))
-    return IntentAccepted(intent, view.mid)
+    return IntentAccepted(intent, view.mid, coin_price(world, intent.quote, now_ns))
 
 
 def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]:
@@ -66,8 +67,16 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     if view.mid is None or not world.ready.issuperset(world.profiles):
         return
     limit = worse_by(parent.arrival, intent.slippage_bps_max, selling=intent.side == "sell")
-    gas = gas_prices(world, rules, view.mid)
-    route = split(view, intent.side, piece.quantity, capacity(state, world, parent, now_ns), gas, limit)
+    gas = gas_prices(world, rules, intent.quote, now_ns)
+    route = split(
+        view,
+        intent.side,
+        piece.quantity,
+        capacity(state, world, parent, now_ns),
+        gas,
+        limit,
+        RouteRules(reserve_bps=rules.slippage_bps),
+    )
     if isinstance(route, NoRoute):
         return
     first = permission(parent, route, state, world, rules, now_ns)

@@ -9,12 +9,12 @@ from agent.domain.amount import Amount, Asset, rescale_up
 from agent.domain.events import Event, OrderApproved, OrderRefused
 from agent.domain.instrument import Instrument
 from agent.domain.intent import Intent
-from agent.domain.market import ChainHead
 from agent.domain.plan import Approved, ApproveToken, ChainPlan, PlaceOrder, Plan, SwapBatch
-from agent.domain.price import Price
+from agent.domain.price import Price, worse_by
 from agent.engine.state import Parent, State
 from agent.engine.world import Rules, World
 from agent.execution.children import ChainTerms, Part, Tolerance, children
+from agent.execution.fees import gas_fee_max
 from agent.execution.schedule import Slice
 from agent.market.view import View
 from agent.ports import Profile
@@ -50,14 +50,9 @@ def _terms(venue: str, parent: Parent, route: Route, world: World, rules: Rules)
         allowance.permit_nonce if allowance else 0,
         head.timestamp_s + rules.deadline_s,
         rules.gas_base,
-        _fee_max(head, rules),
+        gas_fee_max(head.base_fee, rules.gas_tip, rules.limits.gas_fee_cap),
         rules.gas_tip,
     )
-
-
-def _fee_max(head: ChainHead, rules: Rules) -> int:
-    """Twice the base fee and the tip survive six full blocks in a row; the user's cap is absolute."""
-    return min(2 * head.base_fee + rules.gas_tip, rules.limits.gas_fee_cap)
 
 
 def _given(instrument: Instrument, intent: Intent) -> Asset:
@@ -77,9 +72,20 @@ def permission(parent: Parent, route: Route, state: State, world: World, rules: 
         if known.amount >= min(_most(pieces, intent, rules), free.units):
             continue
         # USDT refuses to change a permission that is not zero, so it is taken back first
-        amount = Amount(0, asset) if known.amount else free
+        amount = Amount(0, asset) if known.amount else min(_rest(parent, asset, state), free)
         return list(_gate([_approval(parent, venue, amount, state, world, rules)], parent, None, state, world, rules, now_ns))
     return None
+
+
+def _rest(parent: Parent, asset: Asset, state: State) -> Amount:
+    """The most that the rest of the parent can take of a coin, at its limit: what Permit2 is allowed, and no more."""
+    left, intent = state.remaining(parent), parent.intent
+    if intent.side == "sell":
+        return rescale_up(left, asset)
+    limit = worse_by(parent.arrival, intent.slippage_bps_max, selling=False)
+    top: int = left.units * limit.num * 10**asset.decimals
+    bottom: int = limit.den * 10**left.asset.decimals
+    return Amount(-(-top // bottom), asset)
 
 
 def _most(pieces: Sequence[Piece], intent: Intent, rules: Rules) -> int:
@@ -101,7 +107,7 @@ def _approval(parent: Parent, venue: str, amount: Amount, state: State, world: W
         amount,
         profile.spender,
         APPROVE_GAS,
-        _fee_max(head, rules),
+        gas_fee_max(head.base_fee, rules.gas_tip, rules.limits.gas_fee_cap),
         rules.gas_tip,
     )
 

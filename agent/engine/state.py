@@ -52,6 +52,7 @@ class Parent(msgspec.Struct):
     routes: list[Routed] = msgspec.field(default_factory=list)
     orders: list[str] = msgspec.field(default_factory=list)
     ended_ns: int = 0
+    coin: Price | None = None  # what the coin that pays for gas was worth at arrival, in quote
 
     @property
     def is_live(self) -> bool:
@@ -88,8 +89,9 @@ class State:
             case BalanceAdopted() as event:
                 self.adopted.add((event.account, event.venue))
                 self.ledger.post(entry(event))
-            case IntentAccepted(intent=intent, arrival=arrival):
-                self.parents[intent.intent_id] = Parent(intent, arrival, record.at_ns, zero(intent.quantity.asset))
+            case IntentAccepted(intent=intent, arrival=arrival, coin=coin):
+                parent = Parent(intent, arrival, record.at_ns, zero(intent.quantity.asset), coin=coin)
+                self.parents[intent.intent_id] = parent
             case IntentCancelled(intent_id=intent_id):
                 self.parents[intent_id].cancelled = True
             case IntentEnded() as event:

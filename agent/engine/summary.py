@@ -11,6 +11,7 @@ from agent.domain.order import Fill, Order, OrderState
 from agent.domain.plan import ApproveToken, PlaceOrder, SwapBatch
 from agent.domain.price import Price, bps_between, price_of
 from agent.engine.state import Parent, State
+from agent.engine.world import NATIVE_GROUP
 from agent.ledger.pnl import Execution, execution
 
 # Of several orders, the one that is least settled speaks for all.
@@ -123,9 +124,15 @@ def summary(state: State, intent_id: str) -> Summary:
     )
 
 
+def _rates(parent: Parent) -> dict[str, Price]:
+    """Quote coins per coin at arrival, for gas and for fees in another coin."""
+    coin = {NATIVE_GROUP: parent.coin} if parent.coin is not None else {}
+    return coin | {parent.intent.base: parent.arrival}
+
+
 def _executed(fills: Sequence[Fill], parent: Parent, gas: Sequence[Amount] = ()) -> Execution:
     intent = parent.intent
-    return execution(intent.side, fills, gas, intent.quantity.asset, group_asset(intent.quote), {intent.base: parent.arrival})
+    return execution(intent.side, fills, gas, intent.quantity.asset, group_asset(intent.quote), _rates(parent))
 
 
 def _net(done: Execution, intent: Intent, costs: Amount) -> Amount:

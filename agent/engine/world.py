@@ -8,6 +8,8 @@ from agent.ports import Allowance, Profile
 from agent.risk.limits import Limits
 from agent.routing.cost import BATCH_GAS, GasPrice
 
+NATIVE_GROUP = "ETH"  # the group of every supported chain's own coin
+
 
 class Rules(msgspec.Struct, frozen=True):
     """The user's settings that decisions depend on."""
@@ -30,9 +32,17 @@ class World(msgspec.Struct):
     ready: set[str]  # venues that are connected and reconciled
 
 
-def gas_prices(world: World, rules: Rules, mid: Price) -> dict[int, GasPrice]:
-    """What gas costs on each chain, in the quote group. The base group of every market here is the chain's own coin."""
+def coin_price(world: World, quote: str, now_ns: int) -> Price | None:
+    """What the coin that pays for gas is worth in the quote group, by the trusted view of its own market; None if nobody knows."""
+    return world.market.view(f"{NATIVE_GROUP}/{quote}", now_ns).mid
+
+
+def gas_prices(world: World, rules: Rules, quote: str, now_ns: int) -> dict[int, GasPrice]:
+    """What gas costs on each chain, in the quote group. Empty when the coin has no price: then no pool is used."""
+    price = coin_price(world, quote, now_ns)
+    if price is None:
+        return {}
     return {
-        head.chain_id: GasPrice(head.chain_id, head.base_fee + rules.gas_tip, mid, rules.gas_base)
+        head.chain_id: GasPrice(head.chain_id, head.base_fee + rules.gas_tip, price, rules.gas_base)
         for head in world.market.heads().values()
     }

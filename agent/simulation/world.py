@@ -75,19 +75,31 @@ def up(home: Path, spec: Spec) -> Info:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        info = _await_ready(home, child)
+    except BaseException:  # Ctrl-C while it starts: nothing is left behind
+        child.terminate()
+        raise
+    if info is not None:
+        return info
+    if child.poll() is None:
+        child.kill()
+    lines = (home / LOG).read_text(errors="replace").strip().splitlines()
+    raise VenueError(f"the sandbox did not start: {lines[-1][:300] if lines else 'no output'} (log: {home / LOG})")
+
+
+def _await_ready(home: Path, child: "subprocess.Popen[bytes]") -> Info | None:
+    """None when it ended, or time is up."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         info = status(home)
         if info is not None:
             return info
         if child.poll() is not None:
-            break
+            return None
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(0.05)
-    if child.poll() is None:
-        child.kill()
-    lines = (home / LOG).read_text(errors="replace").strip().splitlines()
-    raise VenueError(f"the sandbox did not start: {lines[-1][:300] if lines else 'no output'} (log: {home / LOG})")
+    return None
 
 
 def status(home: Path) -> Info | None:
