@@ -38,6 +38,7 @@ from agent.domain.events import (
     OrderSent,
     Reconciled,
     Record,
+    Resumed,
     Routed,
     VenueConnected,
     VenueDisconnected,
@@ -108,6 +109,10 @@ def journal_stopped(reason: str) -> None:
 
 def halted(scope: str, reason: str) -> None:
     _warn("halted", {"scope": scope}, reason=reason)
+
+
+def resumed(scope: str, reason: str) -> None:
+    _tell("resumed", {"scope": scope}, reason=reason)
 
 
 def client_cut_off(client: str, reason: str) -> None:
@@ -222,6 +227,8 @@ def recorded(record: Record) -> None:
             engine_stopped(reason)
         case Halted(scope=scope, reason=reason):
             halted(scope, reason)
+        case Resumed(scope=scope, reason=reason):
+            resumed(scope, reason)
         case VenueConnected(venue=venue):
             venue_connected(venue)
         case VenueDisconnected(venue=venue, reason=reason):
@@ -277,6 +284,7 @@ _HASH = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 # Labels take few values by construction: nothing that a client may choose freely, such as the market of a refused intent.
 _LABELS: dict[str, tuple[str, ...]] = {
     "halted": ("scope",),
+    "resumed": ("scope",),
     "venue_connected": ("venue",),
     "venue_disconnected": ("venue",),
     "frame_refused": ("venue",),

@@ -207,6 +207,10 @@ class Desk(Protocol):
 
     async def reconcile(self) -> Sequence[Break]: ...
 
+    async def adopt(self, reason: str) -> Sequence[Break]:
+        """Take the balances of now over, as explained by a person, and lift the halts; the breaks that stay."""
+        ...
+
     def events(self) -> AsyncIterator[Record]:
         """Every record from now on; a slow reader is cut off, never waited for."""
         ...

@@ -172,6 +172,13 @@ class Halted(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+class Resumed(msgspec.Struct, frozen=True, tag=True):
+    """A person has looked, and lifts a halt. `reason` is in their words."""
+
+    scope: str
+    reason: str
+
+
 Event = (
     OrderReported
     | OrderFilled
@@ -191,6 +198,7 @@ Event = (
     | OrderSent
     | Reconciled
     | Halted
+    | Resumed
 )
 
 

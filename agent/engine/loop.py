@@ -11,7 +11,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from agent import observe
 from agent.domain.amount import Amount
 from agent.domain.errors import IsthmusError, JournalError
-from agent.domain.events import Break, EngineStarted, EngineStopped, IntentAccepted, IntentCancelled, Reconciled, Record
+from agent.domain.events import (
+    BalanceAdopted,
+    Break,
+    EngineStarted,
+    EngineStopped,
+    IntentAccepted,
+    IntentCancelled,
+    Reconciled,
+    Record,
+    Resumed,
+)
 from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
@@ -23,6 +33,7 @@ from agent.engine.supervise import Supervisor
 from agent.engine.world import Rules, World
 from agent.market.view import Market
 from agent.ports import Clock, IntentView, Journal, Signer, Venue
+from agent.settlement.reconcile import ORDER_BREAK
 
 TICK_S = 0.1
 GRACE_NS = 60_000_000_000  # how long past its deadline an order in doubt is waited for
@@ -173,6 +184,23 @@ class Engine:
         for one in breaks:
             observe.break_found(one)
         return breaks
+
+    async def adopt(self, reason: str) -> Sequence[Break]:
+        """A person explains the differences: the balances of now are taken over, and every halt is lifted. What stays is returned.
+
+        Does nothing while an order is under way, because its differences explain themselves later.
+        """
+        breaks = await self.reconcile()
+        if self.state.working or self.is_stopping:
+            return breaks
+        for one in breaks:
+            change = one.outside - one.journal
+            if not one.asset.startswith(ORDER_BREAK) and change:
+                self._recorder.record([BalanceAdopted(one.account, one.venue, change, reason)])
+        left = await self.reconcile()
+        if not left and not self.is_stopping:
+            self._recorder.record([Resumed(scope, reason) for scope in self.state.halted])
+        return left
 
     async def watch(self) -> None:
         """The continuous check: reconcile while nothing is being worked; a difference that stays halts new orders."""

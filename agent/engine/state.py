@@ -22,6 +22,7 @@ from agent.domain.events import (
     OrderSent,
     Reconciled,
     Record,
+    Resumed,
     Routed,
 )
 from agent.domain.intent import Intent
@@ -115,6 +116,8 @@ class State:
                 self.reconciled = event
             case Halted() as event:
                 self.halted[event.scope] = event.reason
+            case Resumed(scope=scope):
+                self.halted.pop(scope, None)
             case _:
                 pass
 

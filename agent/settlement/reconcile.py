@@ -16,6 +16,7 @@ from agent.ledger.positions import Ledger, Line
 from agent.ledger.posting import Posting, entry
 from agent.ports import Snapshot
 
+ORDER_BREAK = "order:"  # how the asset of a break about an order begins
 NATIVE = ("", "0x0000000000000000000000000000000000000000", "0xeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee")
 
 
@@ -182,7 +183,7 @@ def _order_breaks(shot: Snapshot, orders: Mapping[str, Order]) -> Iterable[Break
             cause = f"rests at the venue, but here it is {order.state}"
         else:
             continue
-        yield Break(shot.account, shot.venue, f"order:{order_id}", none, one, cause)
+        yield Break(shot.account, shot.venue, f"{ORDER_BREAK}{order_id}", none, one, cause)
     said = {fact.order_id: fact.state for fact in shot.facts if isinstance(fact, OrderReported)}
     for order in orders.values():
         if _should_rest(order, shot) and order.order_id not in shot.open_orders:
@@ -190,7 +191,7 @@ def _order_breaks(shot: Snapshot, orders: Mapping[str, Order]) -> Iterable[Break
             cause = (
                 "is open here, the venue does not hold it" if state is OrderState.OPEN else f"is open here, the venue says {state}"
             )
-            yield Break(shot.account, shot.venue, f"order:{order.order_id}", one, none, cause)
+            yield Break(shot.account, shot.venue, f"{ORDER_BREAK}{order.order_id}", one, none, cause)
 
 
 def _should_rest(order: Order, shot: Snapshot) -> bool:

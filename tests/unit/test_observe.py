@@ -29,6 +29,7 @@ from agent.domain.events import (
     OrderSent,
     Reconciled,
     Record,
+    Resumed,
     Routed,
     RoutePiece,
     VenueConnected,
@@ -65,6 +66,7 @@ EVENTS: list[tuple[Event, str]] = [
     (OrderSent("o1", "0x" + KEY, bytes.fromhex(KEY)), "order_sent"),
     (Reconciled(3, ()), "reconciled"),
     (Halted("binance", "a break"), "halted"),
+    (Resumed("binance", "a deposit"), "resumed"),
 ]
 
 

@@ -42,6 +42,7 @@ from agent.domain.events import (
     OrderReported,
     OrderSent,
     Record,
+    Resumed,
     VenueDisconnected,
 )
 from agent.domain.market import TradePrint
@@ -317,6 +318,29 @@ def test_a_flood_of_market_data_delays_no_news_and_starves_nobody() -> None:
     async def work() -> None:
         venues = venues_of(Flood(WarpClock(), 1, Habits(("quiet",))), ScriptedPool(WarpClock(), 1))
         async with running(venues) as run:
+            await run.engine.submit(sale())
+            assert await run.engine.finished("p1") == "FILLED"
+            assert await run.engine.reconcile() == []
+
+    warped(work())
+
+
+# -- a person looks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_deposit_halts_until_a_person_explains_it() -> None:
+    async def work() -> None:
+        venues = book_only("quiet")
+        async with running(venues) as run:
+            venues["cex"].holding[CEX_USDT] += 5 * 10**8
+            await run.engine.watch()
+            assert [reason.code for reason in await run.engine.submit(sale())] == ["TRADING_HALTED"]
+            assert await run.engine.adopt("deposit of 5 USDT") == []
+            assert run.engine.state.halted == {}
+            assert events(run, Resumed)[0].reason == "deposit of 5 USDT"
+            assert [one.amount for one in events(run, BalanceAdopted) if one.cause == "deposit of 5 USDT"] == [
+                Amount(5 * 10**8, CEX_USDT)
+            ]
             await run.engine.submit(sale())
             assert await run.engine.finished("p1") == "FILLED"
             assert await run.engine.reconcile() == []
