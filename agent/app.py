@@ -281,7 +281,7 @@ async def _working(engine: "Engine", home: Path, heard: list[int]) -> AsyncItera
         stops.add(loop.create_task(engine.stop(signal.Signals(number).name)))
 
     scheduler = AsyncIOScheduler()
-    scheduler.add_job(engine.watch, "interval", seconds=RECONCILE_EVERY_S, max_instances=1, coalesce=True)
+    scheduler.add_job(engine.remind, "interval", seconds=RECONCILE_EVERY_S, coalesce=True)
     task = asyncio.create_task(engine.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)

@@ -1,14 +1,17 @@
 """`balances` and `reconcile`: what is owned, and whether the journal agrees with every venue and chain."""
 
+from typing import Annotated
+
 import typer
 
-from agent.app import settings_of
-from agent.cli.options import Config, Json, run_async
+from agent.app import running_engine, settings_of
+from agent.cli.options import Config, Json, ask, run_async
+from agent.cli.outcome import started
 from agent.cli.reading import look_at_accounts, reconcile_journal, replay
 from agent.cli.show import digits, line, out, print_json
 from agent.cli.tables import breaks_table, new_table
 from agent.config import Loaded
-from agent.domain.errors import VenueError
+from agent.domain.errors import UsageError, VenueError
 from agent.domain.events import Break
 from agent.gateways import local
 
@@ -39,10 +42,19 @@ async def _balances(loaded: Loaded) -> list[dict[str, str | None]]:
     return rows
 
 
-def reconcile(config: Config = None, as_json: Json = False) -> None:
+def reconcile(
+    adopt: Annotated[
+        str | None,
+        typer.Option("--adopt", metavar="REASON", help="Explain the differences (a deposit, say): take them over, lift the halt."),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
     """Hold the journal against every venue and chain. Exit code 4 when there are breaks."""
+    if adopt is not None and not adopt.strip():
+        raise UsageError("--adopt needs a reason in your own words; it is journaled")
     loaded = settings_of(config)
-    breaks = run_async(lambda: _reconcile(loaded))
+    breaks = run_async(lambda: _reconcile(loaded) if adopt is None else _adopt(loaded, adopt))
     code = VenueError.exit_code if breaks else 0
     if as_json:
         print_json({"status": "breaks" if breaks else "ok", "breaks": breaks, "exit_code": code})
@@ -56,3 +68,11 @@ async def _reconcile(loaded: Loaded) -> list[Break]:
         found = await local.ask(loaded.home, local.Reconcile())
         return [local.read_break(one) for one in found]
     return await reconcile_journal(loaded)
+
+
+async def _adopt(loaded: Loaded, reason: str) -> list[Break]:
+    if local.is_running(loaded.home):
+        return [local.read_break(one) for one in await local.ask(loaded.home, local.Adopt(reason))]
+    async with running_engine(loaded, ask=ask) as engine:
+        await started(engine, quiet=True)
+        return list(await engine.adopt(reason))

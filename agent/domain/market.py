@@ -65,6 +65,14 @@ class PoolRanges(msgspec.Struct, frozen=True, tag=True):
     at_ns: int
 
 
+class PoolsCurrent(msgspec.Struct, frozen=True, tag=True):
+    """All that was told of a venue's pools still holds as of `block`: those that nobody touched have not moved."""
+
+    venue: str
+    block: int
+    at_ns: int
+
+
 class ChainHead(msgspec.Struct, frozen=True, tag=True):
     """The newest block. `base_fee` is the *next* block's, in wei per gas; `timestamp_s` is the chain's clock."""
 
@@ -85,4 +93,4 @@ class Listed(msgspec.Struct, frozen=True, tag=True):
     at_ns: int
 
 
-MarketFact = BookSnapshot | BookDiff | TradePrint | PoolReserves | PoolRanges | ChainHead | Listed
+MarketFact = BookSnapshot | BookDiff | TradePrint | PoolReserves | PoolRanges | PoolsCurrent | ChainHead | Listed

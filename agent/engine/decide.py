@@ -9,7 +9,7 @@ from agent.domain.amount import Amount
 from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused
 from agent.domain.intent import Intent
 from agent.domain.order import OrderState
-from agent.domain.plan import Reason
+from agent.domain.plan import ChainPlan, Plan, Reason
 from agent.domain.price import worse_by
 from agent.engine.propose import permission, trade
 from agent.engine.state import Parent, State
@@ -21,7 +21,7 @@ from agent.routing.split import NoRoute, split
 
 REFUSALS_MAX = 3  # orders in a row that risk refuses before the parent is given up
 FAILURES_MAX = 3  # orders in a row that a venue rejects or reverts before the parent goes on without it
-STUCK_NS = 60_000_000_000  # a transaction that waits longer for its block no longer holds up other parents
+STUCK_NS = 60_000_000_000  # a transaction that waits longer for its block no longer holds up anything else
 REST_NS = 500_000_000  # after a failure; doubles with each further one, so that nothing is tried again blindly
 
 
@@ -47,7 +47,7 @@ def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]
     """What to do now, for every live parent. Called after each batch of facts and at every tick."""
     events: list[Event] = []
     for parent in state.parents.values():
-        if parent.is_live and not state.unsettled(parent.intent.intent_id):
+        if parent.is_live:
             events.extend(_work(parent, state, world, rules, now_ns))
             if events:  # one parent at a time: what was decided must be in the state before the next one is looked at
                 break
@@ -56,9 +56,13 @@ def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]
 
 def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int) -> Iterator[Event]:
     intent, left = parent.intent, state.remaining(parent)
+    flying = {order.plan.venue for order in state.unsettled(intent.intent_id)}
+    if flying - _stuck(state, world, now_ns):
+        return
     ended = _end(parent, left, state, world, now_ns)
     if ended is not None:
-        yield ended
+        if not flying:
+            yield ended
         return
     piece = due(intent, left, parent.slices, parent.slice_ns, now_ns)
     if piece is None or state.halted or _rests(parent, now_ns) or _waits_for_chain(intent, state, world, now_ns):
@@ -72,7 +76,7 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
         view,
         intent.side,
         piece.quantity,
-        capacity(state, world, parent, now_ns),
+        capacity(state, world, rules, parent, now_ns),
         gas,
         limit,
         RouteRules(reserve_bps=rules.slippage_bps),
@@ -123,13 +127,31 @@ def _waits_for_chain(intent: Intent, state: State, world: World, now_ns: int) ->
 
     So a market with pools waits for the block, but not for a transaction that is stuck: the others go on without that chain.
     """
-    busy = {order.plan.venue for order in state.chain_orders()} - _stuck(state, now_ns)
+    busy = {order.plan.venue for order in state.chain_orders()} - _stuck(state, world, now_ns)
     return any(found.venue in busy for found in world.market.instruments() if found.market == intent.market)
 
 
-def _stuck(state: State, now_ns: int) -> set[str]:
-    """Chain venues whose transaction is in doubt, or has waited so long that nobody can say when it ends."""
-    return {o.plan.venue for o in state.chain_orders() if o.state is OrderState.UNKNOWN or now_ns > o.approved_ns + STUCK_NS}
+def _stuck(state: State, world: World, now_ns: int) -> set[str]:
+    """Chain venues whose transaction is in doubt, pays less than blocks cost now, or has waited so long that nobody can say when
+    it ends. What it may still trade stays reserved; the rest is traded elsewhere meanwhile.
+    """
+    heads = world.market.heads()
+
+    def is_priced_out(plan: Plan) -> bool:
+        head = heads.get(plan.chain_id) if isinstance(plan, ChainPlan) else None
+        return head is not None and isinstance(plan, ChainPlan) and plan.gas_fee_max < head.base_fee
+
+    return {
+        o.plan.venue
+        for o in state.chain_orders()
+        if o.state is OrderState.UNKNOWN or now_ns > o.approved_ns + STUCK_NS or is_priced_out(o.plan)
+    }
+
+
+def _too_dear(world: World, rules: Rules) -> set[str]:
+    """Chain venues where gas costs more than the user's cap: the gate would refuse every order there."""
+    dear = {head.chain_id for head in world.market.heads().values() if head.base_fee + rules.gas_tip > rules.limits.gas_fee_cap}
+    return {name for name, profile in world.profiles.items() if profile.chain_id in dear}
 
 
 def _dust(intent: Intent, world: World) -> int:
@@ -146,13 +168,13 @@ def _given_up(parent: Parent) -> set[str]:
     return {venue for venue, count in parent.failures.items() if count >= FAILURES_MAX}
 
 
-def capacity(state: State, world: World, parent: Parent, now_ns: int) -> dict[str, Amount]:
+def capacity(state: State, world: World, rules: Rules, parent: Parent, now_ns: int) -> dict[str, Amount]:
     """What the account can still give at each place, by asset id.
 
-    Nothing at a venue that failed the parent too often, and nothing on a chain where a transaction is stuck.
+    Nothing at a venue that failed the parent too often, and nothing on a chain where a transaction is stuck or gas is too dear.
     """
     intent, found = parent.intent, dict[str, Amount]()
-    closed = _given_up(parent) | _stuck(state, now_ns)
+    closed = _given_up(parent) | _stuck(state, world, now_ns) | _too_dear(world, rules)
     for instrument in world.market.instruments():
         if instrument.market != intent.market or instrument.venue in closed:
             continue

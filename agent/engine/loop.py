@@ -64,6 +64,7 @@ class Engine:
         self._recorder = Recorder(journal, clock, self.state, self.world, self._act)
         self._dispatch = Dispatch(self._recorder, self._venues, signers)
         self._supervisor = Supervisor(self._recorder, self._venues, clock, account)
+        self._check_due = asyncio.Event()
         self._why_stopped = ""
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ class Engine:
         watchers = [
             asyncio.create_task(watch(name)) for name in self._venues for watch in (self._supervisor.run, self._supervisor.mind)
         ]
+        watchers.append(asyncio.create_task(self._check()))
         for watcher in watchers:
             self._recorder.guard(watcher)
         try:
@@ -214,6 +216,16 @@ class Engine:
         for one in breaks:
             if not self._recorder.stopping.is_set() and not self._supervisor.is_busy(one.venue):
                 self._recorder.halt(one.venue, f"{one.venue} differs from the journal: {one.cause}; see `isthmus reconcile`")
+
+    def remind(self) -> None:
+        """It is time for the continuous check. Returns at once."""
+        self._check_due.set()
+
+    async def _check(self) -> None:
+        while True:
+            await self._check_due.wait()
+            self._check_due.clear()
+            await self.watch()
 
     async def priced(self, market: str, timeout_s: float = 20.0) -> None:
         """Wait until there is a trusted price and every instrument of the market is known. Returns anyway when time is up."""

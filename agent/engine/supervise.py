@@ -29,7 +29,7 @@ DOUBT_NS = 3_000_000_000  # an order that is not settled after this is asked abo
 REBROADCAST_NS = 2_000_000_000
 BACKOFF_MAX_S = 30.0
 STEADY_NS = 30_000_000_000  # a connection that lived so long starts the pauses anew
-SETTLE_TRIES = 40
+SETTLE_TRIES = 16  # with QUERY_S between: how long facts may be under way before a difference counts
 BURST_MAX = 256  # facts taken in before everybody else has a turn
 
 

@@ -39,11 +39,15 @@ class Reconcile(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
+class Adopt(msgspec.Struct, frozen=True, tag=True):
+    reason: str
+
+
 class Status(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = Submit | Cancel | Reconcile | Status
+Request = Submit | Cancel | Reconcile | Adopt | Status
 
 _read_request = msgspec.json.Decoder(Request, dec_hook=decode_hook)
 _write = msgspec.json.Encoder(enc_hook=encode_hook)
@@ -137,5 +141,7 @@ async def _answer(desk: Desk, request: Request) -> Any:
             return await desk.cancel(intent_id)
         case Reconcile():
             return await desk.reconcile()
+        case Adopt(reason=reason):
+            return await desk.adopt(reason)
         case Status():
             return desk.intents()

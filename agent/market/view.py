@@ -11,7 +11,17 @@ import msgspec
 
 from agent.domain.errors import LiquidityError
 from agent.domain.instrument import Instrument
-from agent.domain.market import BookDiff, BookSnapshot, ChainHead, Listed, MarketFact, PoolRanges, PoolReserves, TradePrint
+from agent.domain.market import (
+    BookDiff,
+    BookSnapshot,
+    ChainHead,
+    Listed,
+    MarketFact,
+    PoolRanges,
+    PoolReserves,
+    PoolsCurrent,
+    TradePrint,
+)
 from agent.domain.plan import Reason
 from agent.domain.price import Price, bps_between, ticks_price
 from agent.liquidity.concentrated import Concentrated, checked
@@ -68,6 +78,7 @@ class Market:
         self._instruments: dict[str, Instrument] = {}
         self._books: dict[str, Book] = {}
         self._pools: dict[str, _PoolFact] = {}
+        self._current: dict[str, int] = {}  # venue -> block as of which its pools are known
         self._heads: dict[int, ChainHead] = {}
         self._trades: dict[str, TradePrint] = {}
 
@@ -85,6 +96,8 @@ class Market:
                 found = self._instruments.get(fact.instrument)
                 if found and found.pool:
                     self._pools[fact.instrument] = _pool_fact(found, fact)
+            case PoolsCurrent():
+                self._current[fact.venue] = fact.block
             case ChainHead():
                 self._heads[fact.chain_id] = fact
             case Listed():
@@ -171,10 +184,11 @@ class Market:
             return Reason(BAD_POOL, f"{instrument.id}: {known.trouble}")
         chain_id = chain_of(instrument)
         head = self._heads.get(chain_id) if chain_id is not None else None
-        trouble = pool_trouble(instrument.id, known.block, head, now_ns, self._limits)
+        block = max(known.block, self._current.get(instrument.venue, 0))
+        trouble = pool_trouble(instrument.id, block, head, now_ns, self._limits)
         if trouble:
             return trouble
-        return Source(instrument, known.state, pool_mid(instrument, known.state), known.at_ns, known.block)
+        return Source(instrument, known.state, pool_mid(instrument, known.state), known.at_ns, block)
 
 
 def chain_of(instrument: Instrument) -> int | None:

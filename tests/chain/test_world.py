@@ -129,7 +129,7 @@ def test_depth_is_as_stated(world: World) -> None:
         fair = size * start * (1_000_000 - pool.fee_pips) // 1_000_000
         assert 40 <= (fair - out) * 100_000 // fair <= 60, name  # half of the 10 bps that it moves the price
     both = quote(world, world.book.pool("v2-3000"), world.weth, 40 * ETH)
-    assert both < 40 * start_price_cents("v2-3000") * 10**4 * 991 // 1000
+    assert both < 40 * start_price_cents("v2-3000") * 10**4 * 984 // 1000
 
 
 def test_the_tight_pool_has_twenty_initialised_ticks_around_the_price(world: World) -> None:

@@ -172,7 +172,9 @@ async def test_a_batch_that_the_market_overtook_reverts_and_the_parent_takes_ano
         (batch,) = batches()
         await scene.chain.call("anvil_dropAllTransactions")
         await scene.chain.call("evm_setIntervalMining", 1)
-        await asyncio.to_thread(move_pools, scene.chain, float(scene.exchange.mid(SYMBOL) or 0) * 0.97)
+        await asyncio.to_thread(
+            move_pools, scene.chain, float(scene.exchange.mid(SYMBOL) or 0) * 0.985
+        )  # beyond the limit, not so far that nobody knows the price
         await scene.until(lambda: batch.state is S.REVERTED)
         assert batch.gas is not None
         assert batch.fills == []
@@ -191,3 +193,15 @@ async def test_a_cut_connection_in_the_middle_changes_nothing(tmp_path: Path) ->
         await scene.ended("p1")
         assert scene.engine.state.parents["p1"].status == "FILLED"
         await scene.agrees()
+
+
+async def test_pools_that_nobody_trades_stay_in_the_picture(tmp_path: Path) -> None:
+    async with trading(tmp_path) as scene:
+        world = scene.engine.world
+        start = next(iter(world.market.heads().values())).number
+        async with asyncio.timeout(WAIT_S):
+            while next(iter(world.market.heads().values())).number < start + 8:  # noqa: ASYNC110  # the head has no event
+                await asyncio.sleep(0.1)
+        view = world.market.view("ETH/USDT", scene.engine.now_ns())
+        assert view.untrusted == ()
+        assert len(view.sources) == 7

@@ -122,6 +122,25 @@ class BinanceSpot:
         """See the port. What is said about an asked order is certain; about the others nothing is said."""
         if self._client.key is None:
             raise VenueError(f"{self._client.name} has no key: set api_key and secret to see an account")
+        try:
+            return await self._snapshot(asked)
+        except RefusedRequestError as refusal:
+            if refusal.code != rest.TIME_OUTSIDE:
+                raise
+        await _measure(self._client)  # a clock was set: without this no order in doubt would ever be answered for
+        return await self._snapshot(asked)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def may_withdraw(self) -> bool:
+        """Whether the API key could move coins out, which trading never needs. Raises VenueError."""
+        reply = await self._client.call(self._api.sapi_get_account_apirestrictions, {})
+        return _read(reply, rest.RightsView).enable_withdrawals
+
+    # -- orders -------------------------------------------------------------------------------------------------------
+
+    async def _snapshot(self, asked: Sequence[OrderRef]) -> Snapshot:
         account, *resting = await gather(
             self._client.call(self._api.private_get_account, {"omitZeroBalances": "true"}, weight=20),
             *(self._client.call(self._api.private_get_openorders, {"symbol": symbol}, weight=6) for symbol in self._instruments),
@@ -137,16 +156,6 @@ class BinanceSpot:
             tuple(facts),
             at_ns=self._client.clock.now_ns(),
         )
-
-    async def close(self) -> None:
-        await self._client.close()
-
-    async def may_withdraw(self) -> bool:
-        """Whether the API key could move coins out, which trading never needs. Raises VenueError."""
-        reply = await self._client.call(self._api.sapi_get_account_apirestrictions, {})
-        return _read(reply, rest.RightsView).enable_withdrawals
-
-    # -- orders -------------------------------------------------------------------------------------------------------
 
     def _take(self, instruments: Mapping[str, Instrument]) -> None:
         """The markets with their rules of now."""

@@ -43,11 +43,11 @@ class Transactions:
     def __contains__(self, tx_hash: str) -> bool:
         return tx_hash.lower() in self._watched
 
-    def watch(self, tx_hash: str, order_id: str) -> None:
+    def watch(self, tx_hash: str, order_id: str) -> Watched:
         """From before it is sent. Raises VenueError when too many are open."""
         if len(self._watched) >= WATCHED_MAX and tx_hash not in self:
             raise VenueError(f"{self._venue} watches {WATCHED_MAX} transactions already: wait until some are final")
-        self._watched.setdefault(tx_hash.lower(), Watched(order_id))
+        return self._watched.setdefault(tx_hash.lower(), Watched(order_id))
 
     def forget(self, tx_hash: str) -> None:
         """It was certainly not accepted."""
@@ -76,10 +76,9 @@ class Transactions:
         return facts
 
     async def _certain(self, ref: OrderRef, height: int) -> list[PrivateFact]:
-        self.watch(ref.tx_hash, ref.order_id)
+        one = self.watch(ref.tx_hash, ref.order_id)
         receipt = await fetch_receipt(self._rpc, ref.tx_hash)
-        if receipt is not None:
-            one = self._watched[ref.tx_hash.lower()]
+        if receipt is not None:  # the stream, which looks too, may have forgotten it as final meanwhile
             one.block, one.block_hash = receipt.block, receipt.block_hash
             facts = await self._outcome(ref.order_id, receipt)
             return facts + self._final(ref.tx_hash.lower(), one, receipt, height)

@@ -18,7 +18,7 @@ from agent.domain.amount import Amount
 from agent.domain.errors import ChainError, OutcomeUnknown, VenueError
 from agent.domain.events import OrderReported, VenueConnected
 from agent.domain.instrument import Instrument, Pool
-from agent.domain.market import ChainHead, Listed, MarketFact, PoolRanges, PoolReserves
+from agent.domain.market import ChainHead, Listed, MarketFact, PoolRanges, PoolReserves, PoolsCurrent
 from agent.domain.order import OrderRef, OrderState
 from agent.domain.plan import Approved, Signed, SignedTransaction, Unsigned
 from agent.ports import Allowance, PrivateFact, Profile, Snapshot, Tools, Venue, VenueEvent
@@ -85,7 +85,8 @@ class Uniswap:
             facts, news = await asyncio.gather(self._follow(step), self._orders.news(step.head, is_continuous=step.is_continuous))
             allowances = await self._allowances(step.head) if self._orders.take_moved() else []
             # nothing is awaited from here on: whoever hears that an order ended hears at once which permit comes next
-            for event in (*facts, *news, *allowances):
+            current = PoolsCurrent(self._name, step.head.number, step.head.at_ns)
+            for event in (*facts, current, *news, *allowances):
                 yield event
 
     async def send(self, signed: Signed) -> Sequence[PrivateFact]:

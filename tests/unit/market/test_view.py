@@ -4,7 +4,7 @@ import pytest
 
 from agent.domain.amount import Asset
 from agent.domain.instrument import Instrument, Pool
-from agent.domain.market import BookDiff, BookSnapshot, ChainHead, Listed, PoolRanges, PoolReserves, TradePrint
+from agent.domain.market import BookDiff, BookSnapshot, ChainHead, Listed, PoolRanges, PoolReserves, PoolsCurrent, TradePrint
 from agent.domain.price import Price
 from agent.liquidity.tick_math import tick_at_sqrt_price
 from agent.market.quality import QualityLimits
@@ -117,6 +117,20 @@ def test_a_pool_needs_a_fresh_head_and_a_recent_block():
     assert codes(view) == ["STALE_POOL"]
     assert view.mid is None
     assert found.heads()[1].number == 14
+
+
+def test_a_pool_that_nobody_touches_stays_trusted_while_its_venue_follows_the_chain():
+    one = pool()
+    found = market(one)
+    found.apply(reserves(one, 2_500))
+    for number in range(11, 40):
+        found.apply(head(number))
+        found.apply(PoolsCurrent(one.venue, number, 0))
+    view = found.view("ETH/USD", SECOND)
+    assert [source.block for source in view.sources] == [39]
+    for number in range(40, 44):  # its logs are not followed any more
+        found.apply(head(number))
+    assert codes(found.view("ETH/USD", SECOND)) == ["STALE_POOL"]
 
 
 def test_a_pool_whose_numbers_contradict_each_other_is_not_quoted():
