@@ -1,5 +1,6 @@
 """Takes the picture in the README: runs the demo, as it is, and draws what it printed. `python docs/picture.py`"""
 
+import io
 import os
 import re
 import subprocess
@@ -20,7 +21,7 @@ def main() -> None:
     env = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([isthmus, "demo"], cwd=folder, env=env, capture_output=True, check=True)
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text.from_ansi(last_frames(done.stdout.decode())))
     TARGET.write_text(FONTS.sub("", console.export_svg(title="make demo")))
 
