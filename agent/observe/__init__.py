@@ -6,10 +6,8 @@ Telling must not disturb trading: a line that cannot be written is counted (`ist
 """
 
 import contextlib
-import enum
 import logging
 import os
-import re
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -47,13 +45,7 @@ from agent.domain.intent import Intent
 from agent.domain.order import Fill, OrderState
 from agent.domain.plan import Plan, Reason
 from agent.domain.price import Price
-
-REDACTED = "<redacted>"
-TEXT_MAX = 500  # characters of one value
-HASH_FIELDS = frozenset({"tx_hash", "block_hash", "config_hash", "record_hash", "pool_id", "trade_id", "instrument", "asset"})
-SECRET_FIELDS = frozenset(
-    {"secret", "password", "passphrase", "private_key", "api_key", "api_secret", "mnemonic", "signature", "raw", "authorization"}
-)
+from agent.observe.redaction import redact
 
 registry = CollectorRegistry()
 
@@ -75,11 +67,6 @@ def open_log(path: Path | None = None, level: str = "info") -> None:
 def metrics_text() -> bytes:
     """Every counter in Prometheus' text format."""
     return generate_latest(registry)
-
-
-def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields as they may be printed. Values of types that are not plain are replaced by their type's name."""
-    return {name: REDACTED if name.lower() in SECRET_FIELDS else _printable(name, value) for name, value in fields.items()}
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------
@@ -278,9 +265,6 @@ def _recorded_order(event: OrderApproved | OrderRefused | OrderSent | OrderRepor
 
 # -- how it is told ----------------------------------------------------------------------------------------------------
 
-_URL = re.compile(r"\b([a-z][a-z0-9+.-]{1,15})://([^\s/@]*@)?([^\s/?#'\"]+)([^\s'\"]*)", re.IGNORECASE)
-_RUN = re.compile(r"[A-Za-z0-9+/=_-]{64,}")  # keys, signatures, raw transactions, tokens: nothing that we print is so long
-_HASH = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 # Labels take few values by construction: nothing that a client may choose freely, such as the market of a refused intent.
 _LABELS: dict[str, tuple[str, ...]] = {
     "halted": ("scope",),
@@ -371,35 +355,3 @@ def _count(event: str, labels: Mapping[str, str] | None) -> None:
 def _of(intent: Intent) -> dict[str, Any]:
     names = ("intent_id", "account", "strategy", "side", "quantity")
     return {name: getattr(intent, name) for name in names}
-
-
-def _printable(name: str, value: Any) -> Any:
-    match value:
-        case None | bool() | float():
-            return value
-        case enum.Enum():
-            return _clean(name, str(value.value))
-        case int():
-            return value if abs(value) < 1 << 53 else _clean(name, str(value))
-        case str() if type(value) is str:
-            return _clean(name, value)
-        case Amount() | Price():
-            return _clean(name, str(value))
-        case list() | tuple():
-            return [_printable(name, one) for one in value]
-        case dict():
-            return redact({str(key): one for key, one in value.items()})
-        case _:
-            return f"<{type(value).__name__}>"
-
-
-def _clean(name: str, text: str) -> str:
-    if name in HASH_FIELDS and _HASH.fullmatch(text.rpartition(":")[2]):
-        return text
-    kept = _URL.sub(_host_only, text)
-    return _RUN.sub(REDACTED, kept)[:TEXT_MAX]
-
-
-def _host_only(match: re.Match[str]) -> str:
-    scheme, _, host, path = match.groups()
-    return f"{scheme}://{host}" + (f"/{REDACTED}" if path.strip("/") else "")
