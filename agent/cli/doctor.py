@@ -4,11 +4,11 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import typer
 
 from agent.app import default_config, live_venues, signs_fast, wallet_address, wallet_list
+from agent.cli.checks import Check, Level, failed
 from agent.cli.options import Config, Json, run_async
 from agent.cli.show import out, print_json
 from agent.config import Loaded, load
@@ -17,17 +17,6 @@ from agent.gateways import local
 
 DISK_WARN, DISK_FAIL = 1 << 30, 100 << 20
 MARKS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
-
-Level = Literal["ok", "warn", "fail", "skip"]
-
-
-class Check(NamedTuple):
-    """One line of the doctor. `fix` is what to do when the level is not ok."""
-
-    name: str
-    level: Level
-    text: str
-    fix: str = ""
 
 
 def doctor(config: Config = None, as_json: Json = False) -> None:
@@ -51,12 +40,6 @@ def _tell(check: Check) -> None:
     out.print(check.text, markup=False, soft_wrap=True)
     if check.fix:
         out.print(f"{'':26}fix: {check.fix}", markup=False, soft_wrap=True)
-
-
-def failed(name: str, error: BaseException, fix: str) -> Check:
-    """A failure in the words of the error; what stands behind the last semicolon of those is the fix."""
-    text, _, own = str(error).rpartition("; ")
-    return Check(name, "fail", text, own) if text else Check(name, "fail", str(error) or "no answer in time", fix)
 
 
 def examine(path: Path) -> list[Check]:

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from agent.app import RealClock, is_local, venue_key
-from agent.cli.doctor import Check, Level, failed
+from agent.cli.checks import Check, Level, failed
 from agent.config import Loaded, venue_module
 from agent.domain.errors import IsthmusError, VenueError
 from agent.domain.market import ChainHead
