@@ -336,6 +336,7 @@ class ScriptedPool(Scripted):
         self.holding = {COIN: 5 * 10**18, WETH: ETH_UNITS * 10**18, USDT: USDT_UNITS * 10**6}
         self.reverts = reverts
         self.stall = False  # blocks come, and ours is in none of them
+        self.base_fee = 10**9
         self.height, self.nonce, self.permit_nonce, self.allowance = 100, 0, 0, 0
         self.pending: dict[int, Truth] = {}
         self.blunders: list[str] = []  # what a careful wallet never does
@@ -350,7 +351,7 @@ class ScriptedPool(Scripted):
 
     def pulse(self) -> Sequence[VenueEvent]:
         now_ns = self.clock.now_ns()
-        head = ChainHead(CHAIN_ID, self.height, hex(self.height), hex(self.height - 1), 10**9, now_ns // 10**9, now_ns)
+        head = ChainHead(CHAIN_ID, self.height, hex(self.height), hex(self.height - 1), self.base_fee, now_ns // 10**9, now_ns)
         return (head, PoolReserves(POOL.id, self.reserve_eth, self.reserve_usdt, self.height, now_ns))
 
     def _allowances(self) -> Sequence[VenueEvent]:

@@ -10,14 +10,15 @@ from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefuse
 from agent.domain.intent import Intent
 from agent.domain.order import OrderState
 from agent.domain.plan import ChainPlan, Plan, Reason
-from agent.domain.price import worse_by
+from agent.domain.price import Price, worse_by
 from agent.engine.propose import permission, trade
 from agent.engine.state import Parent, State
 from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.schedule import due
+from agent.market.view import View
 from agent.risk.gate import refuse_intent
 from agent.routing.problem import Rules as RouteRules
-from agent.routing.split import NoRoute, split
+from agent.routing.split import NoRoute, Route, split
 
 REFUSALS_MAX = 3  # orders in a row that risk refuses before the parent is given up
 FAILURES_MAX = 3  # orders in a row that a venue rejects or reverts before the parent goes on without it
@@ -59,7 +60,7 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     flying = {order.plan.venue for order in state.unsettled(intent.intent_id)}
     if flying - _stuck(state, world, now_ns):
         return
-    ended = _end(parent, left, state, world, now_ns)
+    ended = _end(parent, left, state, world, rules, now_ns)
     if ended is not None:
         if not flying:
             yield ended
@@ -68,19 +69,10 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     if piece is None or state.halted or _rests(parent, now_ns) or _waits_for_chain(intent, state, world, now_ns):
         return
     view = world.market.view(intent.market, now_ns)
-    if view.mid is None or not world.ready.issuperset(world.profiles):
+    if view.mid is None or not (world.has_begun or world.ready.issuperset(world.profiles)):
         return
-    limit = worse_by(parent.arrival, intent.slippage_bps_max, selling=intent.side == "sell")
-    gas = gas_prices(world, rules, intent.quote, now_ns)
-    route = split(
-        view,
-        intent.side,
-        piece.quantity,
-        capacity(state, world, rules, parent, now_ns),
-        gas,
-        limit,
-        RouteRules(reserve_bps=rules.slippage_bps),
-    )
+    limit = _limit(parent)
+    route = _route(parent, piece.quantity, view, state, world, rules, now_ns)
     if isinstance(route, NoRoute):
         return
     first = permission(parent, route, state, world, rules, now_ns)
@@ -90,7 +82,33 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     yield from trade(parent, route, piece, view, limit, state, world, rules, now_ns)
 
 
-def _end(parent: Parent, left: Amount, state: State, world: World, now_ns: int) -> IntentEnded | None:
+def _limit(parent: Parent) -> Price:
+    return worse_by(parent.arrival, parent.intent.slippage_bps_max, selling=parent.intent.side == "sell")
+
+
+def _route(parent: Parent, quantity: Amount, view: View, state: State, world: World, rules: Rules, now_ns: int) -> Route | NoRoute:
+    free = capacity(state, world, rules, parent, now_ns)
+    gas = gas_prices(world, rules, parent.intent.quote, now_ns)
+    return split(view, parent.intent.side, quantity, free, gas, _limit(parent), RouteRules(reserve_bps=rules.slippage_bps))
+
+
+def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> str:
+    """What stands in the way of the rest just now, for people; empty if nothing does."""
+    intent = parent.intent
+    if state.halted:
+        return next(iter(state.halted.values()))
+    if away := sorted(world.profiles.keys() - world.ready):
+        return f"not connected: {', '.join(away)}"
+    view = world.market.view(intent.market, now_ns)
+    if view.mid is None:
+        return f"there is no trusted price for {intent.market}"
+    if not capacity(state, world, rules, parent, now_ns):
+        return f"no venue that can be used has {intent.base if intent.side == 'sell' else intent.quote} to give"
+    route = _route(parent, left, view, state, world, rules, now_ns)
+    return "; ".join(reason.text for reason in route.reasons) if isinstance(route, NoRoute) else ""
+
+
+def _end(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> IntentEnded | None:
     intent = parent.intent
     done = "PARTIAL" if parent.filled else None
     if left.units < 0:
@@ -100,7 +118,8 @@ def _end(parent: Parent, left: Amount, state: State, world: World, now_ns: int) 
     if parent.cancelled:
         return IntentEnded(intent.intent_id, "CANCELLED", f"cancelled by the client with {left} left")
     if now_ns >= intent.deadline_ns:
-        return IntentEnded(intent.intent_id, done or "EXPIRED", f"the deadline passed with {left} left")
+        why = _hindrance(parent, left, state, world, rules, now_ns)
+        return IntentEnded(intent.intent_id, done or "EXPIRED", f"the deadline passed with {left} left{'; ' if why else ''}{why}")
     if parent.refusals >= REFUSALS_MAX:
         return IntentEnded(intent.intent_id, done or "REFUSED", f"risk refused {parent.refusals} times; {left} left")
     venues = {found.venue for found in world.market.instruments() if found.market == intent.market}
@@ -132,8 +151,8 @@ def _waits_for_chain(intent: Intent, state: State, world: World, now_ns: int) ->
 
 
 def _stuck(state: State, world: World, now_ns: int) -> set[str]:
-    """Chain venues whose transaction is in doubt, pays less than blocks cost now, or has waited so long that nobody can say when
-    it ends. What it may still trade stays reserved; the rest is traded elsewhere meanwhile.
+    """Venues of whose orders nobody can say when they end: not connected, or with a transaction that is in doubt, pays less than
+    blocks cost now, or has waited too long. What these may still trade stays reserved; the rest is traded elsewhere meanwhile.
     """
     heads = world.market.heads()
 
@@ -141,11 +160,12 @@ def _stuck(state: State, world: World, now_ns: int) -> set[str]:
         head = heads.get(plan.chain_id) if isinstance(plan, ChainPlan) else None
         return head is not None and isinstance(plan, ChainPlan) and plan.gas_fee_max < head.base_fee
 
-    return {
+    waiting = {
         o.plan.venue
         for o in state.chain_orders()
         if o.state is OrderState.UNKNOWN or now_ns > o.approved_ns + STUCK_NS or is_priced_out(o.plan)
     }
+    return waiting | (world.profiles.keys() - world.ready)
 
 
 def _too_dear(world: World, rules: Rules) -> set[str]:
@@ -171,7 +191,7 @@ def _given_up(parent: Parent) -> set[str]:
 def capacity(state: State, world: World, rules: Rules, parent: Parent, now_ns: int) -> dict[str, Amount]:
     """What the account can still give at each place, by asset id.
 
-    Nothing at a venue that failed the parent too often, and nothing on a chain where a transaction is stuck or gas is too dear.
+    Nothing at a venue that is away or failed the parent too often, nothing on a chain where a transaction is stuck or gas too dear.
     """
     intent, found = parent.intent, dict[str, Amount]()
     closed = _given_up(parent) | _stuck(state, world, now_ns) | _too_dear(world, rules)

@@ -163,6 +163,7 @@ class Supervisor:
         self._world.ready.add(name)
         self._recorder.woken.set()
         if self._world.ready.issuperset(self._venues):
+            self._world.has_begun = True
             self.up.set()
 
     async def _agreed(self, name: str) -> tuple[list[Break], int]:

@@ -30,6 +30,7 @@ class World(msgspec.Struct):
     allowances: dict[tuple[str, str], Allowance]
     nonces: dict[str, int]  # venue -> transactions mined from its wallet, as last seen
     ready: set[str]  # venues that are connected and reconciled
+    has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others
 
 
 def coin_price(world: World, quote: str, now_ns: int) -> Price | None:

@@ -11,6 +11,7 @@ from eth_abi.abi import encode
 from onchain_desk import GAS_TIP, Desk, Feed, RealClock, open_desk, settings
 
 from agent.chains.rpc import connect as connect_rpc
+from agent.chains.watch import fetch_head
 from agent.domain.amount import Amount
 from agent.domain.errors import ChainError, OutcomeUnknown
 from agent.domain.events import GasPaid, OrderFilled, OrderReported, VenueConnected
@@ -24,6 +25,7 @@ from agent.simulation.chain.deployment import Deployment
 from agent.simulation.chain.rpc import Rpc, Sender, calldata, dev_account
 from agent.simulation.chain.world import SandboxChain, start_chain
 from agent.venues.uniswap import BATCH_BASE_GAS, Config, Uniswap, connect
+from agent.venues.uniswap.orders import Transactions
 
 pytestmark = pytest.mark.chain
 ETH, USDT = 10**18, 10**6
@@ -382,6 +384,21 @@ async def test_a_transaction_that_no_node_knows_stays_unknown_until_its_nonce_is
         assert (fact.state, fact.reason.split(":")[0]) == (OrderState.REJECTED, "replaced")
         with pytest.raises(OutcomeUnknown):
             await desk.venue.send(never)
+
+
+async def test_an_answer_is_not_disturbed_by_the_stream_that_forgets_the_transaction_meanwhile(desk: Desk) -> None:
+    signed = await desk.sign(desk.permission("o", Amount(USDT, desk.usdt)))
+    await desk.venue.send(signed)
+    mined = await desk.feed.report("o", OrderState.MINED)
+    rpc = await connect_rpc(desk.config.rpc_url, desk.config.chain_id, 20)
+    try:
+        orders = Transactions("uniswap", "main", desk.config, rpc, RealClock(), ())
+        asking = asyncio.create_task(orders.answer([reference(signed)], await fetch_head(rpc, RealClock())))
+        await asyncio.sleep(0)
+        orders.forget(signed.tx_hash)  # as the stream does when it is final
+        assert mined.state in [fact.state for fact in await asking if isinstance(fact, OrderReported)]
+    finally:
+        await rpc.close()
 
 
 async def test_a_pending_transaction_is_open_and_waits(anvil: SandboxChain) -> None:

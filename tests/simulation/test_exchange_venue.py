@@ -402,6 +402,13 @@ async def test_a_clock_that_jumps_is_refused_once_and_measured_anew(exchange: Ex
     assert abs(desk.venue.clock_offset_ms - 60_000) < 1000  # type: ignore[attr-defined]
 
 
+async def test_a_clock_that_jumps_keeps_no_doubt_open(exchange: Exchange, desk: Desk) -> None:
+    await desk.send(desk.place("o1", "buy", 268_000, 10_000, "GTC"))
+    for offset_ms in (60_000, -120_000):
+        exchange.fault("clock_offset", offset_ms=offset_ms)
+        assert states(await desk.ask("o1", sent_ns=time.time_ns()), "o1") == [OrderState.OPEN]
+
+
 # -- streams that break ------------------------------------------------------------------------------------------------
 
 

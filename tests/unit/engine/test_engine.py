@@ -29,7 +29,7 @@ from engine_kit import (
 )
 
 from agent import observe
-from agent.domain.amount import Amount, zero
+from agent.domain.amount import Amount, parse_amount, zero
 from agent.domain.errors import JournalError, VenueError
 from agent.domain.events import (
     BalanceAdopted,
@@ -39,6 +39,7 @@ from agent.domain.events import (
     IntentEnded,
     OrderApproved,
     OrderFilled,
+    OrderRefused,
     OrderReported,
     OrderSent,
     Record,
@@ -250,6 +251,89 @@ def test_a_transaction_that_the_node_forgot_is_sent_again_too() -> None:
             assert await run.engine.reconcile() == []
         assert pool.arrivals.count(forgotten.plan.order_id) == 2
         assert pool.blunders == []
+
+    warped(work())
+
+
+@pytest.mark.parametrize("mined", [0, 1], ids=["permission", "batch"])
+def test_a_transaction_that_blocks_outgrew_keeps_nobody_from_the_book(mined: int) -> None:
+    async def work() -> None:
+        venues = both()
+        pool = venues["amm"]
+        assert isinstance(pool, ScriptedPool)
+        async with running(venues) as run:
+            pool.stall = mined == 0
+            await run.engine.submit(sale(quantity="20", slices=2))
+            await run.until(lambda: pool.nonce == mined and pool.pending)
+            pool.stall, pool.base_fee = True, 500 * 10**9
+            state, parent = run.engine.state, run.engine.state.parents["p1"]
+            await run.until(lambda: not state.remaining(parent), 20)
+            assert len(pool.arrivals) == mined + 1
+            await asyncio.sleep(20)
+            assert parent.is_live, "what the transaction may still trade is not known"
+            pool.stall, pool.base_fee = False, 10**9
+            assert await run.engine.finished("p1") == "FILLED"
+            assert parent.filled == parent.intent.quantity
+            assert await run.engine.reconcile() == []
+        assert pool.blunders == []
+
+    warped(work())
+
+
+def test_a_venue_that_goes_away_keeps_nobody_from_the_others() -> None:
+    async def work() -> None:
+        venues = both()
+        pool = venues["amm"]
+        assert isinstance(pool, ScriptedPool)
+        async with running(venues) as run:
+            pool.stall = True
+            await run.engine.submit(sale(quantity="20"))
+            parent = run.engine.state.parents["p1"]
+            await run.until(lambda: pool.pending)
+            pool.is_down = True
+            pool.cut()
+            await run.until(lambda: parent.filled == parent.intent.quantity, 20)
+            await asyncio.sleep(20)
+            assert parent.is_live, "what became of its transaction is not known"
+            pool.stall = pool.is_down = False
+            assert await run.engine.finished("p1") == "FILLED"
+            assert await run.engine.reconcile() == []
+        assert pool.blunders == []
+
+    warped(work())
+
+
+def test_a_parent_that_ends_unfilled_says_what_stood_in_its_way() -> None:
+    async def work() -> None:
+        venues = both()
+        async with running(venues) as run:
+            await run.engine.submit(sale("p1", quantity="150", within_s=60))
+            assert await run.engine.finished("p1") == "PARTIAL"
+            await run.engine.submit(sale("p2", quantity="1", within_s=120))
+            assert await run.engine.finished("p2") == "EXPIRED"
+        parents = run.engine.state.parents
+        assert parents["p1"].reason == "the deadline passed with 30 ETH left; no venue that can be used has ETH to give"
+        assert parents["p2"].reason == "the deadline passed with 1 ETH left; no venue that can be used has ETH to give"
+
+    warped(work())
+
+
+def test_gas_above_the_cap_closes_the_chain_and_not_the_parent() -> None:
+    async def work() -> None:
+        venues = both()
+        pool = venues["amm"]
+        assert isinstance(pool, ScriptedPool)
+        pool.base_fee = 500 * 10**9
+        async with running(venues) as run:
+            await run.engine.submit(sale(quantity="80"))  # the book's account holds 60
+            parent = run.engine.state.parents["p1"]
+            await run.until(lambda: parent.filled == parse_amount("60", parent.filled.asset))
+            await asyncio.sleep(20)
+            assert parent.is_live
+            assert (pool.arrivals, events(run, OrderRefused)) == ([], [])
+            pool.base_fee = 10**9
+            assert await run.engine.finished("p1") == "FILLED"
+            assert await run.engine.reconcile() == []
 
     warped(work())
 
