@@ -10,16 +10,14 @@ import typer
 from agent.app import running_engine, settings_of
 from agent.cli import words
 from agent.cli.options import Json, run_async
-from agent.cli.order import still_working
-from agent.cli.outcome import exit_code, names_at, refuse, result, started, tell
-from agent.cli.progress import watch
+from agent.cli.order import work
+from agent.cli.outcome import started
 from agent.cli.run import DEMO_MARK
 from agent.cli.sandbox import Home, Kind, Seed, Tape, readable_tape, start
 from agent.cli.show import line, print_json
 from agent.config import Loaded
 from agent.domain.errors import UsageError
 from agent.domain.intent import Intent
-from agent.engine.summary import summary
 from agent.gateways import local
 from agent.simulation import world
 from agent.simulation.world import Spec
@@ -74,16 +72,8 @@ async def _demo(loaded: Loaded, wish: Any, *, quiet: bool) -> tuple[int, dict[st
         await engine.priced(intent.market)
         if not quiet:
             _tell_connected(engine, loaded)
-        names, events = names_at(engine), engine.events()
-        refuse(await engine.submit(intent))
-        await watch(events, engine.state, names, intent.intent_id, quiet=quiet)
-        await still_working(engine, intent.intent_id)
-        breaks = list(await engine.reconcile())
-        done = summary(engine.state, intent.intent_id)
-        if not quiet:
-            tell(done, breaks, names)
-        found = result(engine.state, done, breaks)
-        return exit_code(engine.state, [done], breaks), {"status": found.pop("status"), "simulated": True} | found
+        code, found = await work(engine, intent, quiet=quiet)
+        return code, {"status": found.pop("status"), "simulated": True} | found
 
 
 def _tell_connected(engine: "Engine", loaded: Loaded) -> None:

@@ -14,15 +14,15 @@ import typer
 from agent.app import refuse_unarmed, running_engine, settings_of
 from agent.cli import look, words
 from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
-from agent.cli.outcome import exit_code, names_at, names_in, refuse, result, started, tell
+from agent.cli.outcome import differences, exit_code, names_at, names_in, others_ended, refuse, result, started, tell
 from agent.cli.progress import watch
 from agent.cli.reading import follow, replay
-from agent.cli.show import Names, line, money, named, out, print_json, short, table_rows
+from agent.cli.show import Names, err, line, money, named, out, print_json, short, table_rows
 from agent.cli.tables import children_table, new_table, route_lines
 from agent.config import Loaded
 from agent.domain.amount import Amount, group_asset
 from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, UsageError
-from agent.domain.events import IntentRefused, OrderApproved, OrderRefused, Routed
+from agent.domain.events import Break, IntentRefused, OrderApproved, OrderRefused, Routed
 from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import ApproveToken, CancelOrder, Plan, Reason
@@ -42,7 +42,9 @@ def submit(
     side: Side,
     qty: Quantity,
     within: Annotated[str, typer.Option("--within", help="Deadline from now: 30s, 20m, 2h.")] = "10m",
-    slippage_bps: Annotated[int, typer.Option("--slippage-bps", min=1, max=5_000, help="At most this worse than arrival.")] = 30,
+    slippage_bps: Annotated[
+        int, typer.Option("--slippage-bps", min=1, max=5_000, help="At most this worse, before fees.")
+    ] = 30,
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="Equal parts.")] = 1,
     every: Annotated[str, typer.Option("--every", help="Time between slices.")] = "0s",
     strategy: Annotated[str, typer.Option("--strategy", help="Name under which limits and results are kept.")] = "manual",
@@ -85,15 +87,21 @@ async def _trade(loaded: Loaded, wish: Wish, *, live: bool, quiet: bool) -> Resu
         await started(engine, quiet=quiet)
         intent = wish(engine.now_ns())
         await engine.priced(intent.market)
-        names, events = names_at(engine), engine.events()
-        refuse(await engine.submit(intent))
-        await watch(events, engine.state, names, intent.intent_id, quiet=quiet)
-        await still_working(engine, intent.intent_id)
-        breaks = list(await engine.reconcile())
-        done = summary(engine.state, intent.intent_id)
-        if not quiet:
-            tell(done, breaks, names)
-        return exit_code(engine.state, [done], breaks), result(engine.state, done, breaks)
+        return await work(engine, intent, quiet=quiet)
+
+
+async def work(engine: Any, intent: Intent, *, quiet: bool) -> Result:
+    """Submit, show the progress until everything that this engine works has ended, and tell what became of it."""
+    names, events = names_at(engine), engine.events()
+    refuse(await engine.submit(intent))
+    await watch(events, engine.state, names, intent.intent_id, quiet=quiet)
+    await still_working(engine, intent.intent_id)
+    await others_ended(engine, quiet=quiet)
+    breaks = await differences(engine)
+    done = summary(engine.state, intent.intent_id)
+    if not quiet:
+        tell(done, breaks, names)
+    return exit_code(engine.state, [done], breaks), result(engine.state, done, breaks)
 
 
 async def still_working(engine: Any, intent_id: str) -> None:
@@ -116,12 +124,21 @@ async def _hand_over(loaded: Loaded, wish: Wish, *, detach: bool, quiet: bool) -
     await watch(follow(loaded, state), state, names_in(state), intent.intent_id, quiet=quiet)
     if state.parents[intent.intent_id].is_live:
         raise OutcomeUnknown(f"the agent stopped while it worked {intent.intent_id}; `isthmus run` resumes it")
-    breaks = [local.read_break(one) for one in await local.ask(loaded.home, local.Reconcile())]
+    breaks = await _differences(loaded)
     state = replay(loaded)
     done = summary(state, intent.intent_id)
     if not quiet:
         tell(done, breaks, names_in(state))
     return exit_code(state, [done], breaks), result(state, done, breaks)
+
+
+async def _differences(loaded: Loaded) -> list[Break] | None:
+    """As the running agent finds them; None when it cannot ask a venue, or has left since."""
+    try:
+        return [local.read_break(one) for one in await local.ask(loaded.home, local.Reconcile())]
+    except IsthmusError as error:
+        err.print(f"reconciliation was not possible: {error}; `isthmus reconcile` tries again", style="yellow", markup=False)
+        return None
 
 
 # -- rehearsal -----------------------------------------------------------------------------------------------------------

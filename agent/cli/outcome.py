@@ -34,6 +34,27 @@ async def started(engine: "Engine", *, quiet: bool) -> list[str]:
     return [name for name, parent in engine.state.parents.items() if parent.is_live]
 
 
+async def others_ended(engine: "Engine", *, quiet: bool) -> None:
+    """Orders that were handed to this engine, or resumed by it, end before it leaves."""
+    while live := [name for name, parent in engine.state.parents.items() if parent.is_live]:
+        if not quiet:
+            line(f"waiting for {', '.join(live)}, which this agent works too", "dim")
+        for name in live:
+            await engine.finished(name)
+        if engine.is_stopping or any(engine.state.parents[name].is_live for name in live):
+            return
+
+
+async def differences(engine: "Engine") -> list[Break] | None:
+    """The breaks; None, with a line that says why, when a venue cannot be asked. What was traded is told all the same."""
+    try:
+        return list(await engine.reconcile())
+    except (IsthmusError, TimeoutError) as error:
+        reason = " ".join(str(error).split()) or "a venue did not answer in time"
+        err.print(f"reconciliation was not possible: {reason}; `isthmus reconcile` tries again", style="yellow", markup=False)
+        return None
+
+
 def names_at(engine: "Engine") -> Names:
     return Names(one.id for one in engine.world.market.instruments())
 
@@ -52,13 +73,13 @@ def refuse(reasons: Iterable[Reason]) -> None:
         raise RefusedError(f"refused: {text}")
 
 
-def exit_code(state: State, done: Sequence[Summary], breaks: Sequence[Break]) -> int:
-    """0 only if every order was filled and nothing differs from what venues and chains say."""
+def exit_code(state: State, done: Sequence[Summary], breaks: Sequence[Break] | None) -> int:
+    """0 only if every order was filled and nothing differs from what venues and chains say (None: they could not be asked)."""
     if any(order.state in IN_DOUBT for order in state.working.values()) or any(one.status == LIVE for one in done):
         return OutcomeUnknown.exit_code
     if any(one.status == "REFUSED" for one in done):
         return RefusedError.exit_code
-    return VenueError.exit_code if breaks or any(one.status != "FILLED" for one in done) else 0
+    return VenueError.exit_code if breaks or breaks is None or any(one.status != "FILLED" for one in done) else 0
 
 
 def tell(done: Summary, breaks: Sequence[Break] | None, names: Names) -> None:

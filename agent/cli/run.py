@@ -8,7 +8,7 @@ import typer
 
 from agent.app import running_engine, settings_of
 from agent.cli.options import Config, Json, Live, ask, run_async
-from agent.cli.outcome import exit_code, names_at, names_in, result, started, tell
+from agent.cli.outcome import differences, exit_code, names_at, names_in, result, started, tell
 from agent.cli.progress import watch
 from agent.cli.show import line, print_json, short
 from agent.config import Loaded
@@ -67,9 +67,9 @@ async def _end(engine: "Engine", resumed: Sequence[str], *, quiet: bool) -> tupl
     if engine.failure:
         raise IsthmusError(engine.failure)
     was_stopped = engine.is_stopping
-    breaks = None if was_stopped else list(await engine.reconcile())
+    breaks = None if was_stopped else await differences(engine)
     done = [summary(engine.state, name) for name in resumed]
-    code = exit_code(engine.state, [] if was_stopped else done, breaks or [])
+    code = exit_code(engine.state, [] if was_stopped else done, [] if was_stopped else breaks)
     if not quiet:
         for one in done:
             tell(one, breaks, names_in(engine.state))

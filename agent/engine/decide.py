@@ -37,6 +37,8 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
     if 0 < intent.quantity.units <= (dust := _dust(intent, world)):
         least = Amount(dust + 1, intent.quantity.asset)
         reasons.append(Reason("QUANTITY_BELOW_MINIMUM", f"{intent.quantity} is below the smallest lot of any venue, {least}"))
+    if all(account != intent.account for account, _ in state.adopted):
+        reasons.append(Reason("VALIDATION_FAILED", f"this agent works no account named {intent.account[:40]!r}"))
     if state.halted:
         reasons.append(Reason("TRADING_HALTED", next(iter(state.halted.values()))))
     if reasons or view.mid is None:

@@ -210,6 +210,8 @@ def _connect(path: Path, durability: Durability, *, read_only: bool) -> sqlite3.
     is_new = not path.exists()
     if is_new and read_only:
         raise JournalError(f"there is no journal at {path}; start the agent once, or name the right file")
+    if not is_new and not path.stat().st_size:
+        raise JournalError(f"{path} is empty: it was cut off; restore it from a copy, or remove it to begin anew")
     if not read_only:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     mode = "ro" if read_only else "rw"

@@ -4,6 +4,7 @@ A plan passes all checks or none: every reason is collected, so that the client 
 at once, before it is sent, so two plans of one decision cannot both spend the same coins.
 """
 
+import re
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -16,6 +17,7 @@ from agent.domain.price import Price, price_of, worse_by
 from agent.risk.limits import Limits
 
 GROUP_DECIMALS = 18
+INTENT_ID = re.compile(r"[A-Za-z0-9_-]{1,24}", re.ASCII)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -56,6 +58,8 @@ def approve(plan: Plan, situation: Situation, nonce: int | None = None) -> Appro
 def refuse_intent(intent: Intent, earlier: Iterator[tuple[Intent, int]], now_ns: int, limits: Limits) -> tuple[Reason, ...]:
     """Checks on the parent itself. `earlier` are (intent, when accepted): the same wish again within the window is a slip."""
     reasons = []
+    if not INTENT_ID.fullmatch(intent.intent_id):
+        reasons.append(Reason("VALIDATION_FAILED", "an intent id is 1 to 24 letters, digits, - or _: venues see it in their order ids"))
     if intent.quantity.units <= 0:
         reasons.append(Reason("QUANTITY_BELOW_MINIMUM", "the quantity must be above zero"))
     if intent.deadline_ns <= now_ns:

@@ -149,6 +149,9 @@ def test_taking_risk_away_is_always_allowed() -> None:
     ("change", "code"),
     [
         ({"quantity": Amount(0, GROUP)}, "QUANTITY_BELOW_MINIMUM"),
+        ({"intent_id": ""}, "VALIDATION_FAILED"),
+        ({"intent_id": "a\nb"}, "VALIDATION_FAILED"),
+        ({"intent_id": "x" * 25}, "VALIDATION_FAILED"),
         ({"deadline_ns": 5}, "EXPIRE_TIME_IN_PAST"),
         ({"slippage_bps_max": 0}, "SLIPPAGE_OUT_OF_RANGE"),
         ({"slices": 0}, "SCHEDULE_OUT_OF_RANGE"),
