@@ -42,9 +42,7 @@ def submit(
     side: Side,
     qty: Quantity,
     within: Annotated[str, typer.Option("--within", help="Deadline from now: 30s, 20m, 2h.")] = "10m",
-    slippage_bps: Annotated[
-        int, typer.Option("--slippage-bps", min=1, max=5_000, help="At most this worse, before fees.")
-    ] = 30,
+    slippage_bps: Annotated[int, typer.Option("--slippage-bps", min=1, max=5_000, help="At most this worse, before fees.")] = 30,
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="Equal parts.")] = 1,
     every: Annotated[str, typer.Option("--every", help="Time between slices.")] = "0s",
     strategy: Annotated[str, typer.Option("--strategy", help="Name under which limits and results are kept.")] = "manual",

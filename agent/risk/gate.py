@@ -59,7 +59,7 @@ def refuse_intent(intent: Intent, earlier: Iterator[tuple[Intent, int]], now_ns:
     """Checks on the parent itself. `earlier` are (intent, when accepted): the same wish again within the window is a slip."""
     reasons = []
     if not INTENT_ID.fullmatch(intent.intent_id):
-        reasons.append(Reason("VALIDATION_FAILED", "an intent id is 1 to 24 letters, digits, - or _: venues see it in their order ids"))
+        reasons.append(Reason("VALIDATION_FAILED", "an intent id has 1 to 24 letters, digits, - or _: venues see it in order ids"))
     if intent.quantity.units <= 0:
         reasons.append(Reason("QUANTITY_BELOW_MINIMUM", "the quantity must be above zero"))
     if intent.deadline_ns <= now_ns:

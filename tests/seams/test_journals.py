@@ -227,10 +227,18 @@ def test_flipped_bits_and_cut_files_never_pass_for_the_truth(tmp_path: Path) -> 
             assert "\n" not in str(error)  # noqa: PT017 - most rounds raise, and those that do not are checked below
             refused += 1
             continue
-        # A file cut to nothing is a new journal: only an anchor can show that (see the test above).
-        assert list(journal.read()) == (written if damaged else [])
+        assert list(journal.read()) == written
         journal.close()
     assert refused > 200
+
+
+def test_a_journal_cut_to_nothing_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    fill(path)
+    path.write_bytes(b"")
+    for read_only in (False, True):
+        with pytest.raises(JournalError, match="is empty: it was cut off"):
+            SqliteJournal(path, read_only=read_only)
 
 
 def test_changes_through_sql_are_refused(tmp_path: Path) -> None:
