@@ -53,6 +53,12 @@ def worse_by(price: Price, bps: int, *, selling: bool) -> Price:
     return Price(price.num * (10_000 - bps if selling else 10_000 + bps), price.den * 10_000)
 
 
+def rounded(price: Price, decimals: int = 18) -> Price:
+    """The nearest price with so many decimals, at least one unit of them: ratios of pool states have hundreds of digits."""
+    scale = 10**decimals
+    return Price(max((2 * price.num * scale + price.den) // (2 * price.den), 1), scale)
+
+
 def decimal_of(price: Price) -> Decimal:
     """For printing and charts only."""
     return Decimal(price.num) / Decimal(price.den)

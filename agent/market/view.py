@@ -23,7 +23,7 @@ from agent.domain.market import (
     TradePrint,
 )
 from agent.domain.plan import Reason
-from agent.domain.price import Price, bps_between, ticks_price
+from agent.domain.price import Price, bps_between, rounded, ticks_price
 from agent.liquidity.concentrated import Concentrated, checked
 from agent.liquidity.constant_product import ConstantProduct
 from agent.liquidity.depth import Depth
@@ -50,7 +50,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class View(msgspec.Struct, frozen=True):
-    """One market at one time. `mid`: the median of the trusted middles (of books alone, where there are any), exact."""
+    """One market at one time. `mid`: the median of the trusted middles (of books alone, where there are any), to 18 decimals."""
 
     market: str
     at_ns: int
@@ -139,7 +139,8 @@ class Market:
                 trusted.append(source)
         books = [source.mid for source in trusted if source.instrument.is_book]
         mids = books or [source.mid for source in trusted]
-        return View(market, now_ns, _median(sorted(mids)) if mids else None, tuple(trusted), tuple(untrusted), self.heads())
+        mid = rounded(_median(sorted(mids))) if mids else None
+        return View(market, now_ns, mid, tuple(trusted), tuple(untrusted), self.heads())
 
     def _list(self, fact: Listed) -> None:
         """A venue's list replaces what it listed before; books and pools of what stays unchanged are kept."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.amount import Amount, Asset
-from agent.domain.price import Price, bps_between, price_of, ticks_price, worse_by
+from agent.domain.price import Price, bps_between, price_of, rounded, ticks_price, worse_by
 
 positive = st.integers(1, 10**40)
 
@@ -47,3 +47,10 @@ def test_distance_in_basis_points() -> None:
 def test_a_price_is_positive(num: int, den: int) -> None:
     with pytest.raises(ValueError, match="positive"):
         Price(num, den)
+
+
+@given(positive, positive)
+def test_rounding_is_to_the_nearest_and_never_to_nothing(a: int, b: int) -> None:
+    near = rounded(Price(a, b))
+    assert near.den <= 10**18
+    assert abs(of(near) - of(Price(a, b))) <= Fraction(1, 2 * 10**18) or near == Price(1, 10**18)
