@@ -79,7 +79,7 @@ class Wallet(_Section):
 
 
 class Settings(_Section):
-    account: str = "main"
+    account: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]{1,32}$", description="1 to 32 letters, digits, - or _")
     home: str = Field(default=".isthmus", description="journal, keystore and logs; relative to this file")
     durability: Literal["process", "power"] = "process"
     armed: bool = Field(default=False, description="live venues also need `--live` on the command line")
@@ -153,7 +153,21 @@ def load(path: Path, *, with_venues: bool = True) -> Loaded:
         if "kind" not in section:
             raise ConfigError(f'{where}: kind is missing; add kind = "…", one of {", ".join(venue_kinds())}')
         venues[name] = _checked(venue_module(str(section["kind"]), where).Config, section, where)
+    _refuse_shared_wallets(venues, path.name)
     return Loaded(settings=settings, path=path.resolve(), digest=hashlib.sha256(raw).hexdigest(), venues=venues)
+
+
+def _refuse_shared_wallets(venues: Mapping[str, Any], where: str) -> None:
+    """A wallet's transactions are numbered on each chain: two venues would take the same numbers."""
+    seen: dict[tuple[int, str], str] = {}
+    for name, section in venues.items():
+        if hasattr(section, "chain_id"):
+            key = section.chain_id, section.wallet.lower()
+            if key in seen:
+                raise ConfigError(
+                    f"{where}: venues.{name} and venues.{seen[key]} share a wallet on one chain; put the pools into one"
+                )
+            seen[key] = name
 
 
 def venue_kinds() -> list[str]:

@@ -113,6 +113,19 @@ def test_mistakes_are_named_with_place_and_fix(old: str, new: str, words: str, t
     assert "hunter2" not in str(caught.value)
 
 
+def test_two_venues_never_share_a_wallet_on_a_chain(tmp_path: Path) -> None:
+    section = GOOD[GOOD.index("[venues.uniswap]") :]
+    with pytest.raises(ConfigError, match=r"venues.second and venues.uniswap share a wallet"):
+        load(written(tmp_path, GOOD + section.replace("venues.uniswap", "venues.second")))
+    load(written(tmp_path, GOOD + section.replace("venues.uniswap", "venues.second").replace("31337", "31338")))
+
+
+@pytest.mark.parametrize("account", ["", "a:b", "a b", "x" * 33])
+def test_an_account_is_a_plain_name(account: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="account"):
+        load(written(tmp_path, GOOD.replace('account = "main"', f'account = "{account}"')))
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*No such file.*`isthmus init` writes one"):
         load(tmp_path / "none.toml")
