@@ -1,7 +1,7 @@
 """Every seam of the program on one page. Adapters satisfy these; the engine sees nothing else of the world."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterable, MutableMapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -9,19 +9,34 @@ from agent.domain.amount import Amount
 from agent.domain.events import (
     Break,
     Event,
+    FillReversed,
     GasPaid,
+    OrderAmended,
     OrderFilled,
+    OrderReorged,
     OrderReported,
     Record,
     VenueConnected,
     VenueDisconnected,
+    VenueStatus,
 )
+from agent.domain.instrument import Side
 from agent.domain.intent import Intent
 from agent.domain.market import MarketFact
 from agent.domain.order import Order, OrderRef
 from agent.domain.plan import Approved, Reason, Signed, Unsigned
 
-PrivateFact = OrderReported | OrderFilled | GasPaid | VenueConnected | VenueDisconnected
+PrivateFact = (
+    OrderReported
+    | OrderFilled
+    | FillReversed
+    | OrderAmended
+    | OrderReorged
+    | GasPaid
+    | VenueConnected
+    | VenueDisconnected
+    | VenueStatus
+)
 
 
 class Allowance(msgspec.Struct, frozen=True, tag=True):
@@ -34,7 +49,16 @@ class Allowance(msgspec.Struct, frozen=True, tag=True):
     at_ns: int
 
 
-VenueEvent = MarketFact | PrivateFact | Allowance
+class Simulated(msgspec.Struct, frozen=True, tag=True):
+    """A transaction that waits was run against the newest block. `reason` empty: it would succeed. An opinion, never journaled."""
+
+    venue: str
+    order_id: str
+    block: int
+    reason: str
+
+
+VenueEvent = MarketFact | PrivateFact | Allowance | Simulated
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -48,10 +72,26 @@ class Profile(msgspec.Struct, frozen=True):
     wallet: str = ""
     spender: str = ""  # who must be approved to move tokens (Permit2); empty off chain
     sends_in_flight_max: int = 8
+    anchor: str = ""  # the contract that keeps heads of the journal, where one was deployed
+
+
+class Resting(msgspec.Struct, frozen=True):
+    """An order that rests at an exchange, as its list of open orders shows it."""
+
+    order_id: str  # the client order id
+    instrument: str
+    side: Side
+    ticks: int
+    lots: int  # of the whole order
+    filled: int  # lots
+    venue_order_id: str
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A venue's own account of us. `facts` answers what was asked about orders: states and fills, by their own ids."""
+    """A venue's own account of us. `facts` answers what was asked about orders: states and fills, by their own ids.
+
+    A list that may have been cut off says so: what is missing in it is then neither cancelled nor flat, it is not told.
+    """
 
     venue: str
     account: str
@@ -60,6 +100,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     facts: tuple[PrivateFact, ...]
     nonce: int | None = None  # chain: transactions mined from the wallet
     at_ns: int = 0
+    resting: tuple[Resting, ...] = ()  # the open orders in full, ours and others
+    is_orders_whole: bool = True
+    is_balances_whole: bool = True
+    proved: tuple[Amount, ...] = ()  # balances that were proved against the block's state root
 
 
 class Venue(Protocol):
@@ -93,6 +137,28 @@ class Venue(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class DeadMan(Protocol):
+    """A venue that cancels everything by itself when we fall silent."""
+
+    @property
+    def countdown_s(self) -> int:
+        """How long it waits; 0: not in use."""
+        ...
+
+    async def arm(self, countdown_s: int) -> None:
+        """Start its countdown anew; 0 disarms it. Raises VenueError."""
+        ...
+
+
+class Latch(Protocol):
+    """The kill switch: outside the engine, so that it works when the engine does not."""
+
+    def engaged(self) -> str:
+        """Why nothing new may be sent; empty if it may. Costs no more than a look, and fails closed."""
+        ...
+
+
 class Signer(Protocol):
     """A key. It decodes what it signs and refuses (SignerError) what it does not understand."""
 
@@ -115,7 +181,17 @@ class Journal(Protocol):
     """The record of everything, append-only, gapless, chained by hash."""
 
     def append(self, at_ns: int, events: Sequence[Event]) -> Sequence[Record]:
-        """On return the events survive `kill -9` (and power loss in mode `power`). All or none. Raises JournalError."""
+        """All or none, in order, chained. Mode `process`: on return they are with the operating system and survive `kill -9`.
+
+        Mode `power` and PostgreSQL: they may still be under way to the disk; `secured` says when they arrived. Raises JournalError.
+        """
+        ...
+
+    async def secured(self, seq: int) -> None:
+        """Returns when the record `seq` and all before it are as durable as the mode promises; at once in mode `process`.
+
+        Raises JournalError if that will never be. Every send to the outside waits for it.
+        """
         ...
 
     def read(self, after_seq: int = 0) -> Iterable[Record]:
@@ -155,6 +231,7 @@ class Tools(msgspec.Struct, frozen=True):
     clock: Clock
     key: RequestKey | None = None
     account: str = "main"  # whose balances and gas the venue reports: the journal's account
+    notes: MutableMapping[str, str] = {}  # what the venue wants to find again after a restart, such as the end of a ban
 
 
 class Chain(Protocol):

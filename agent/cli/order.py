@@ -25,7 +25,7 @@ from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, Usag
 from agent.domain.events import Break, IntentRefused, OrderApproved, OrderRefused, Routed
 from agent.domain.intent import Intent
 from agent.domain.order import Order
-from agent.domain.plan import ApproveToken, CancelOrder, Plan, Reason
+from agent.domain.plan import ApproveToken, PlaceOrder, Plan, Reason, SwapBatch
 from agent.engine.summary import purpose, summary
 from agent.gateways import local
 
@@ -178,7 +178,7 @@ def _tell_rehearsal(intent: Intent, route: Routed | None, answers: list[tuple[Pl
         else:
             text = (
                 f"{plan.venue}: give at most {named(plan.sell)}, get at least {named(plan.buy)}"
-                if not isinstance(plan, CancelOrder)
+                if isinstance(plan, PlaceOrder | SwapBatch)
                 else ""
             )
         line(f"{verdict}  {text}", "red" if reasons else "green")

@@ -3,29 +3,63 @@
 The first group comes in from outside as facts and is journaled as it is; the second group is what the engine decided.
 """
 
+from typing import Literal
+
 import msgspec
 
 from agent.domain.amount import Amount
 from agent.domain.intent import Intent
 from agent.domain.order import Fill, OrderState
-from agent.domain.plan import Approved, Plan, Reason
+from agent.domain.plan import Approved, PlaceOrder, Plan, Reason
 from agent.domain.price import Price
 
 # -- from venues and chains --------------------------------------------------------------------------------------------
 
 
 class OrderReported(msgspec.Struct, frozen=True, tag=True):
-    """A venue or chain says where an order stands. `reason` is theirs, decoded where it can be."""
+    """A venue or chain says where an order stands. `reason` is theirs, decoded where it can be.
+
+    `filled` is the venue's own sum of what was traded so far, in base; on chain, `tx_hash` is the attempt that speaks.
+    """
 
     order_id: str
     state: OrderState
     reason: str = ""
     venue_order_id: str = ""
     block: int = 0
+    filled: Amount | None = None
+    tx_hash: str = ""
+    block_hash: str = ""
 
 
 class OrderFilled(msgspec.Struct, frozen=True, tag=True):
     fill: Fill
+
+
+class FillReversed(msgspec.Struct, frozen=True, tag=True):
+    """A trade that was booked did not happen, or not like that: the venue took it back, or a better account of it replaces it."""
+
+    order_id: str
+    key: str  # Fill.key
+    reason: str
+
+
+class OrderAmended(msgspec.Struct, frozen=True, tag=True):
+    """The venue itself changed a resting order. `size`: all of it, in base. Of several changes the highest version counts."""
+
+    order_id: str
+    size: Amount
+    version: int
+    reason: str = ""
+
+
+class OrderReorged(msgspec.Struct, frozen=True, tag=True):
+    """The block that a transaction of ours was in is not in the chain any more: what was booked from it is taken back."""
+
+    order_id: str
+    tx_hash: str
+    block: int
+    block_hash: str = ""
 
 
 class GasPaid(msgspec.Struct, frozen=True, tag=True):
@@ -45,6 +79,15 @@ class VenueConnected(msgspec.Struct, frozen=True, tag=True):
 class VenueDisconnected(msgspec.Struct, frozen=True, tag=True):
     venue: str
     reason: str
+
+
+class VenueStatus(msgspec.Struct, frozen=True, tag=True):
+    """What a connected venue lets us do. CANCEL_ONLY: nothing new, but what rests can be taken back."""
+
+    venue: str
+    status: Literal["TRADING", "CANCEL_ONLY"]
+    reason: str = ""
+    until_ns: int = 0  # 0: until it says otherwise
 
 
 # -- decided here ------------------------------------------------------------------------------------------------------
@@ -68,6 +111,14 @@ class BalanceAdopted(msgspec.Struct, frozen=True, tag=True):
     account: str
     venue: str
     amount: Amount  # the change that the ledger books, signed
+    cause: str
+
+
+class NonceAdopted(msgspec.Struct, frozen=True, tag=True):
+    """A wallet's transactions before `nonce` are not of this journal, and are accounted for."""
+
+    venue: str
+    nonce: int
     cause: str
 
 
@@ -139,16 +190,38 @@ class OrderRefused(msgspec.Struct, frozen=True, tag=True):
     reasons: tuple[Reason, ...]
 
 
+class AttemptApproved(msgspec.Struct, frozen=True, tag=True):
+    """Another transaction for the nonce of an order that waits: the same with a higher fee, or nothing, to take it back."""
+
+    approved: Approved
+    why: str
+
+
 class OrderSent(msgspec.Struct, frozen=True, tag=True):
-    """On disk before the first byte leaves. From here on the order may exist outside."""
+    """On disk before the first byte leaves. From here on the order may exist outside. Once for each attempt."""
 
     order_id: str
     tx_hash: str = ""
     raw: bytes = b""
+    attempt: int = 0
+    gas_fee_max: int = 0
+    gas_tip: int = 0
+    is_cancel: bool = False
+
+
+class OrderClaimed(msgspec.Struct, frozen=True, tag=True):
+    """An order that rests at a venue and is not of this journal is taken over: it reserves, and its fills are booked."""
+
+    plan: PlaceOrder
+    venue_order_id: str
+    reason: str
 
 
 class Break(msgspec.Struct, frozen=True):
-    """A difference between the journal and the world, with its cause as far as it is known."""
+    """A difference between the journal and the world, with its cause as far as it is known.
+
+    `proved` is what the chain itself shows for it (a proof against a block's state root), where that can be had.
+    """
 
     account: str
     venue: str
@@ -156,6 +229,7 @@ class Break(msgspec.Struct, frozen=True):
     journal: Amount
     outside: Amount
     cause: str
+    proved: Amount | None = None
 
 
 class Reconciled(msgspec.Struct, frozen=True, tag=True):
@@ -182,12 +256,17 @@ class Resumed(msgspec.Struct, frozen=True, tag=True):
 Event = (
     OrderReported
     | OrderFilled
+    | FillReversed
+    | OrderAmended
+    | OrderReorged
     | GasPaid
     | VenueConnected
     | VenueDisconnected
+    | VenueStatus
     | EngineStarted
     | EngineStopped
     | BalanceAdopted
+    | NonceAdopted
     | IntentAccepted
     | IntentRefused
     | IntentCancelled
@@ -195,7 +274,9 @@ Event = (
     | Routed
     | OrderApproved
     | OrderRefused
+    | AttemptApproved
     | OrderSent
+    | OrderClaimed
     | Reconciled
     | Halted
     | Resumed

@@ -9,6 +9,8 @@ from agent.domain.instrument import Side
 class Intent(msgspec.Struct, frozen=True):
     """Trade `quantity` of the base group against the quote group, in `slices` equal parts `interval_ns` apart.
 
+    `rests`: what a book does not take at once stays there at its limit, until it is filled, cancelled or past the deadline.
+
     `slippage_bps_max`: no child may trade worse than this beyond the arrival price. `deadline_ns`: nothing is sent after it.
     """
 
@@ -22,6 +24,7 @@ class Intent(msgspec.Struct, frozen=True):
     deadline_ns: int
     slices: int = 1
     interval_ns: int = 0
+    rests: bool = False
 
     @property
     def base(self) -> str:

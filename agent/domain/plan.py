@@ -14,7 +14,10 @@ from agent.domain.instrument import Side
 
 
 class PlaceOrder(msgspec.Struct, frozen=True, tag=True):
-    """One order on one book. `order_id` is also the client order id that the venue sees."""
+    """One order on one book. `order_id` is also the client order id that the venue sees.
+
+    `replaces` names the resting order that must go first: one request, two legs, each with its own outcome under its own id.
+    """
 
     order_id: str
     intent_id: str
@@ -27,6 +30,7 @@ class PlaceOrder(msgspec.Struct, frozen=True, tag=True):
     time_in_force: Literal["IOC", "GTC", "FOK", "POST"]
     sell: Amount  # the most that can leave, at the limit
     buy: Amount  # the least that arrives for a complete fill, before the fee
+    replaces: str = ""
 
 
 class SwapLeg(msgspec.Struct, frozen=True):
@@ -83,8 +87,40 @@ class CancelOrder(msgspec.Struct, frozen=True, tag=True):
     target_id: str
 
 
-ChainPlan = SwapBatch | ApproveToken
-Plan = PlaceOrder | SwapBatch | ApproveToken | CancelOrder
+class CancelTransaction(msgspec.Struct, frozen=True, tag=True):
+    """Take back a transaction that waits: nothing, sent to oneself, with the same nonce and a higher fee.
+
+    `order_id` is that of the order which it takes back.
+    """
+
+    order_id: str
+    intent_id: str
+    account: str
+    venue: str
+    chain_id: int
+    gas_limit: int
+    gas_fee_max: int
+    gas_tip: int
+
+
+class AnchorHead(msgspec.Struct, frozen=True, tag=True):
+    """Write the journal's newest hash into a contract, so that nobody can cut or rewrite the journal unseen."""
+
+    order_id: str
+    intent_id: str
+    account: str
+    venue: str
+    chain_id: int
+    contract: str
+    seq: int
+    head: str  # 64 hex digits
+    gas_limit: int
+    gas_fee_max: int
+    gas_tip: int
+
+
+ChainPlan = SwapBatch | ApproveToken | AnchorHead
+Plan = PlaceOrder | SwapBatch | ApproveToken | AnchorHead | CancelOrder | CancelTransaction
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -100,10 +136,14 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Approved(msgspec.Struct, frozen=True, tag=True):
-    """A plan that risk has passed. Chain plans carry the nonce that was reserved for them."""
+    """A plan that risk has passed. Chain plans carry the nonce that was reserved for them.
+
+    `attempt` counts the transactions that compete for the nonce: 0 is the first, each further one pays more.
+    """
 
     plan: Plan
     nonce: int | None = None
+    attempt: int = 0
 
 
 # -- what must be signed: one of three things --------------------------------------------------------------------------
@@ -114,7 +154,7 @@ class VenueRequest(msgspec.Struct, frozen=True, tag=True):
 
     order_id: str
     venue: str
-    action: Literal["place", "cancel"]
+    action: Literal["place", "cancel", "replace"]
     fields: tuple[tuple[str, str], ...]
 
 

@@ -11,12 +11,25 @@ from typing import Any
 
 from agent import observe
 from agent.domain.errors import IsthmusError, JournalError
-from agent.domain.events import Event, GasPaid, Halted, OrderApproved, OrderFilled, OrderReported, Record, VenueConnected
+from agent.domain.events import (
+    AttemptApproved,
+    Event,
+    GasPaid,
+    Halted,
+    OrderApproved,
+    OrderFilled,
+    OrderReorged,
+    OrderReported,
+    Record,
+    VenueConnected,
+)
 from agent.domain.order import OrderState
 from agent.domain.plan import Approved
+from agent.engine.judge import contradiction, excess, is_news, is_strange
 from agent.engine.state import State
 from agent.engine.world import World
-from agent.ports import Allowance, Clock, Journal, PrivateFact, VenueEvent
+from agent.observe.records import recorded
+from agent.ports import Allowance, Clock, Journal, PrivateFact, Simulated, VenueEvent
 
 SUBSCRIBER_MAX = 4_096
 
@@ -55,18 +68,28 @@ class Recorder:
             raise
         for record in records:
             self.state.apply(record)
-            observe.recorded(record)
+            recorded(record)
             self._publish(record)
         self.woken.set()
         for record in records:
-            if isinstance(record.event, OrderApproved):
+            if isinstance(record.event, OrderApproved | AttemptApproved):
                 self._act(record.event.approved)
+
+    async def secured(self) -> None:
+        """Wait until all that was recorded so far is as durable as the journal promises. Raises JournalError if it never is."""
+        try:
+            await self._journal.secured(self.state.seq)
+        except JournalError as error:
+            self.fail(error)
+            raise
 
     def absorb(self, venue: str, facts: Iterable[VenueEvent]) -> None:
         """Take in what a venue says, in its order, without waiting."""
         for fact in facts:
             if isinstance(fact, Allowance):
                 self.world.allowances[fact.venue, fact.token] = fact
+            elif isinstance(fact, Simulated):
+                self.world.simulated[fact.order_id] = fact
             elif isinstance(fact, PrivateFact):
                 self._take(venue, fact)
             else:
@@ -142,20 +165,20 @@ class Recorder:
         state = self.state
         if self._is_closed:
             return  # it is asked for again by the next run
-        if not state.is_news(fact):
-            if isinstance(fact, OrderFilled | GasPaid) and state.is_strange(fact):
+        if not is_news(state, fact):
+            if isinstance(fact, OrderFilled | GasPaid) and is_strange(state, fact):
                 self.halt(venue, f"{venue} reports a trade of an order that the journal does not know; see `isthmus reconcile`")
             return
-        trouble = state.contradiction(fact)
+        trouble = contradiction(state, fact)
         if trouble:
             self.halt(venue, f"{trouble}; it was not booked, see `isthmus reconcile`")
             return
         self.record([fact])
         match fact:
             case OrderFilled(fill=fill):
-                if excess := state.excess(fill.order_id):
-                    self.halt(venue, excess)
-            case OrderReported(state=OrderState.MINED | OrderState.REVERTED) | VenueConnected():
+                if too_much := excess(state, fill.order_id):
+                    self.halt(fill.instrument, f"{too_much}; see `isthmus reconcile`")
+            case OrderReorged() | OrderReported(state=OrderState.MINED | OrderState.REVERTED) | VenueConnected():
                 self.forget_allowances(venue)
             case _:
                 pass

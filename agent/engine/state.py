@@ -6,33 +6,42 @@ Market data is not here (`agent/market`): it is not journaled, and no money depe
 import msgspec
 
 from agent.domain.amount import Amount, Asset, rescale_up, zero
-from agent.domain.errors import LedgerError
 from agent.domain.events import (
+    AttemptApproved,
     BalanceAdopted,
     EngineStarted,
+    FillReversed,
     GasPaid,
     Halted,
     IntentAccepted,
     IntentCancelled,
     IntentEnded,
+    NonceAdopted,
+    OrderAmended,
     OrderApproved,
+    OrderClaimed,
     OrderFilled,
     OrderRefused,
+    OrderReorged,
     OrderReported,
     OrderSent,
     Reconciled,
     Record,
     Resumed,
     Routed,
+    VenueConnected,
+    VenueDisconnected,
+    VenueStatus,
 )
 from agent.domain.intent import Intent
-from agent.domain.order import ENDED, SETTLED, Fill, Order, OrderRef, OrderState, follows
-from agent.domain.plan import ApproveToken, CancelOrder, ChainPlan, PlaceOrder, SwapBatch
+from agent.domain.order import REORGANISED, SETTLED, Attempt, Fill, Order, OrderRef, OrderState, after, follows
+from agent.domain.plan import CancelOrder, ChainPlan, PlaceOrder, Plan, SwapBatch
 from agent.domain.price import Price
 from agent.ledger.positions import Ledger
-from agent.ledger.posting import entry
+from agent.ledger.posting import entry, reversal
 
 LIVE = "LIVE"
+EVERYWHERE = frozenset({"kill", "agent"})  # scopes of a halt that stop all new risk; others name a venue or an instrument
 
 
 class Parent(msgspec.Struct):
@@ -65,13 +74,17 @@ class State:
 
     def __init__(self) -> None:
         self.parents: dict[str, Parent] = {}
+        self.live: dict[str, Parent] = {}  # those of them that are worked
         self.orders: dict[str, Order] = {}
         self.working: dict[str, Order] = {}  # those of them through which something may still happen
         self.mined: dict[str, Order] = {}  # settled in a block that is not final yet
         self.ledger = Ledger()
-        self.fills: set[str] = set()
+        self.fills: dict[str, Fill] = {}
         self.gas_seen: set[str] = set()
         self.adopted: set[tuple[str, str]] = set()
+        self.nonces: dict[str, dict[int, str]] = {}  # venue -> number of a transaction -> the order that has it
+        self.nonce_base: dict[str, int] = {}  # venue -> numbers below it are accounted for otherwise
+        self.status: dict[str, VenueStatus] = {}  # what connected venues let us do, where it is less than trading
         self.halted: dict[str, str] = {}
         self.reconciled: Reconciled | None = None
         self.seq = 0
@@ -85,35 +98,58 @@ class State:
                 self._report(event)
             case OrderFilled() as event:
                 self._fill(event)
+            case FillReversed() as event:
+                self._reverse(event.key)
+            case OrderAmended() as event:
+                order = self.orders[event.order_id]
+                order.size, order.version = event.size, event.version
+                self._settle(order)
+            case OrderReorged() as event:
+                self._reorged(event)
             case GasPaid() as event:
                 self._gas(event)
             case BalanceAdopted() as event:
                 self.adopted.add((event.account, event.venue))
                 self.ledger.post(entry(event))
+            case NonceAdopted(venue=venue, nonce=nonce):
+                self.nonce_base[venue] = nonce
             case IntentAccepted(intent=intent, arrival=arrival, coin=coin):
                 parent = Parent(intent, arrival, record.at_ns, zero(intent.quantity.asset), coin=coin)
-                self.parents[intent.intent_id] = parent
+                self.parents[intent.intent_id] = self.live[intent.intent_id] = parent
             case IntentCancelled(intent_id=intent_id):
                 self.parents[intent_id].cancelled = True
             case IntentEnded() as event:
                 parent = self.parents[event.intent_id]
                 parent.status, parent.reason, parent.ended_ns = event.status, event.reason, record.at_ns
+                self.live.pop(event.intent_id, None)
             case Routed() as event:
                 parent = self.parents[event.intent_id]
                 parent.routes.append(event)
                 parent.slices, parent.slice_ns = parent.slices + 1, record.at_ns
             case OrderApproved() as event:
-                self._approved(event)
+                self._approved(event.approved.plan, event.approved.nonce)
+            case OrderClaimed() as event:
+                self._approved(event.plan, None)
+                order = self.orders[event.plan.order_id]
+                order.sent_ns, order.venue_order_id = record.at_ns, event.venue_order_id
+                self._move(order, OrderState.OPEN)
+            case AttemptApproved(approved=approved):
+                self.orders[approved.plan.order_id].approvals = approved.attempt + 1
             case OrderRefused(plan=plan):
-                self.parents[plan.intent_id].refusals += 1
+                if plan.intent_id in self.parents:
+                    self.parents[plan.intent_id].refusals += 1
             case OrderSent() as event:
-                order = self.orders[event.order_id]
-                order.sent_ns, order.tx_hash, order.raw = record.at_ns, event.tx_hash, event.raw
-                self._move(order, OrderState.SENT)
+                self._sent(event)
             case EngineStarted():
                 self._restart()
             case Reconciled() as event:
                 self.reconciled = event
+            case VenueStatus(venue=venue, status=status):
+                self.status.pop(venue, None)
+                if status != "TRADING":
+                    self.status[venue] = record.event
+            case VenueConnected(venue=venue) | VenueDisconnected(venue=venue):
+                self.status.pop(venue, None)
             case Halted() as event:
                 self.halted[event.scope] = event.reason
             case Resumed(scope=scope):
@@ -123,83 +159,20 @@ class State:
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
-    def is_news(self, event: object) -> bool:
-        """Whether a fact from outside changes anything; what does not is not journaled again."""
-        match event:
-            case OrderFilled(fill=fill):
-                return fill.key not in self.fills and fill.order_id in self.orders
-            case GasPaid(tx_hash=tx_hash, order_id=order_id):
-                return tx_hash not in self.gas_seen and order_id in self.orders
-            case OrderReported() as report:
-                order = self.orders.get(report.order_id)
-                return order is not None and (
-                    follows(order.state, report.state) or bool(report.venue_order_id and not order.venue_order_id)
-                )
-            case _:
-                pass
-        return True
-
-    def is_strange(self, event: OrderFilled | GasPaid) -> bool:
-        """Whether somebody else moves what we count as ours: a trade of no order of this journal.
-
-        A trade from before a place's balance was adopted is part of what was taken over.
-        """
-        order_id = event.fill.order_id if isinstance(event, OrderFilled) else event.order_id
-        if order_id in self.orders:
-            return False
-        if isinstance(event, OrderFilled):
-            return any(venue == event.fill.venue for _, venue in self.adopted)
-        return any(account == event.account for account, _ in self.adopted)
-
-    def contradiction(self, event: object) -> str:
-        """Why a fill or a gas bill of a known order cannot be booked; empty if it can."""
-        try:
-            match event:
-                case OrderFilled(fill=fill):
-                    plan = self.orders[fill.order_id].plan
-                    if not isinstance(plan, PlaceOrder | SwapBatch):
-                        return f"order {fill.order_id} trades nothing, and yet {fill.venue} reports fill {fill.trade_id} of it"
-                    if (fill.venue, fill.paid.asset, fill.received.asset) != (plan.venue, plan.sell.asset, plan.buy.asset):
-                        return (
-                            f"fill {fill.trade_id} ({fill.paid} -> {fill.received} at {fill.venue}) is not of order {fill.order_id}"
-                        )
-                    entry(event, plan)
-                case GasPaid(order_id=order_id):
-                    entry(event, self.orders[order_id].plan)
-                case _:
-                    pass
-        except LedgerError as error:
-            return str(error)
-        return ""
-
-    def excess(self, order_id: str) -> str:
-        """Whether more was traded than was asked for, by the order or by its parent; empty if not. It is booked all the same."""
-        order = self.orders[order_id]
-        plan = order.plan
-        if isinstance(plan, PlaceOrder | SwapBatch):
-            paid, got = sum(fill.paid.units for fill in order.fills), sum(fill.received.units for fill in order.fills)
-            if paid > plan.sell.units or (plan.side == "buy" and got > plan.buy.units):
-                return f"order {order_id} traded {Amount(paid, plan.sell.asset)} -> {Amount(got, plan.buy.asset)}, more than it may"
-        parent = self.parents.get(plan.intent_id)
-        if parent is not None and parent.filled > parent.intent.quantity:
-            return f"parent {plan.intent_id} traded {parent.filled} of {parent.intent.quantity}, more than it may"
-        return ""
-
     def unsettled(self, intent_id: str) -> list[Order]:
         """Children of a parent through which something may still leave the account, or whose fills are not all known."""
         return [self.working[name] for name in self.parents[intent_id].orders if name in self.working]
 
     def promised(self, account: str, venue: str, asset: Asset) -> Amount:
         """What unsettled orders may still take: the worse of both outcomes while one is in doubt."""
-        total = zero(asset)
+        units = 0
         for order in self.working.values():
             plan = order.plan
             if not isinstance(plan, PlaceOrder | SwapBatch):
                 continue
             if plan.account == account and plan.venue == venue and plan.sell.asset == asset:
-                taken = sum(fill.paid.units for fill in order.fills)
-                total = total + Amount(max(plan.sell.units - taken, 0), asset)
-        return total
+                units += order.may_take
+        return Amount(units, asset)
 
     def free(self, account: str, venue: str, asset: Asset) -> Amount:
         return self.ledger.balance(account, venue, asset) - self.promised(account, venue, asset)
@@ -215,12 +188,20 @@ class State:
         """The lowest number that the venue's wallet may use: not below what the chain has `mined`, and not used by a transaction
         that was sent or is about to be. One that was certainly never accepted gives its number back, so that no gap remains.
         """
-        gone = (OrderState.REJECTED, OrderState.CANCELLED)
-        used = {order.nonce for order in self.orders.values() if order.plan.venue == venue and order.state not in gone}
-        nonce = mined
+        used, nonce = self.nonces.get(venue, {}), mined
         while nonce in used:
             nonce += 1
         return nonce
+
+    def foreign_nonce(self, venue: str, mined: int) -> int | None:
+        """The first number that the chain has mined for the wallet and that no order of this journal has; None if there is none."""
+        used = self.nonces.get(venue, {})
+        return next((number for number in range(self.nonce_base.get(venue, mined), mined) if number not in used), None)
+
+    def halt_of(self, venue: str = "", instrument: str = "") -> str:
+        """Why nothing new may be done: at all, at a venue, or in an instrument; empty if it may."""
+        scopes = (scope for scope in self.halted if scope in EVERYWHERE or scope in (venue, instrument))
+        return next((self.halted[scope] for scope in scopes), "")
 
     def chain_orders(self) -> list[Order]:
         """Transactions that are under way."""
@@ -228,25 +209,43 @@ class State:
 
     # -- folding -----------------------------------------------------------------------------------------------------
 
-    def _approved(self, event: OrderApproved) -> None:
-        plan = event.approved.plan
-        order = Order(plan, OrderState.APPROVED, self.now_ns, event.approved.nonce)
+    def _approved(self, plan: Plan, nonce: int | None) -> None:
+        order = Order(plan, OrderState.APPROVED, self.now_ns, nonce)
         self.orders[plan.order_id] = self.working[plan.order_id] = order
+        if nonce is not None:
+            self.nonces.setdefault(plan.venue, {})[nonce] = plan.order_id
         parent = self.parents.get(plan.intent_id)
         if parent is not None:
             parent.orders.append(plan.order_id)
             parent.refusals = 0
+
+    def _sent(self, event: OrderSent) -> None:
+        order = self.orders[event.order_id]
+        if event.tx_hash:
+            order.attempts.append(Attempt(event.tx_hash, event.raw, self.now_ns, event.gas_fee_max, event.gas_tip, event.is_cancel))
+            order.tx_hash = order.tx_hash if order.block else event.tx_hash
+        if not event.attempt:
+            order.sent_ns = self.now_ns
+            self._move(order, OrderState.SENT)
 
     def _report(self, event: OrderReported) -> None:
         order = self.orders.get(event.order_id)
         if order is None:
             return
         order.venue_order_id = order.venue_order_id or event.venue_order_id
+        if event.filled is not None and (order.told is None or event.filled > order.told):
+            order.told = event.filled
+        if event.state is OrderState.FINAL and order.state in SETTLED:
+            order.is_final = True
         if follows(order.state, event.state):
-            order.reason, order.block = event.reason or order.reason, event.block or order.block
-            self._move(order, event.state)
+            order.reason = event.reason or order.reason
+            if event.block:
+                order.block, order.block_hash, order.tx_hash = event.block, event.block_hash, event.tx_hash or order.tx_hash
+            self._move(order, after(order.state, event.state))
             if event.state in (OrderState.REJECTED, OrderState.REVERTED):
                 self._failed(order)
+        else:
+            self._settle(order)
 
     def _failed(self, order: Order) -> None:
         parent, venue = self.parents.get(order.plan.intent_id), order.plan.venue
@@ -255,43 +254,101 @@ class State:
             parent.failed_ns[venue] = self.now_ns
 
     def _move(self, order: Order, state: OrderState) -> None:
-        order.state = state
-        self.mined.pop(order.order_id, None)
-        if state is OrderState.MINED:
-            self.mined[order.order_id] = order
-        if state in SETTLED:
-            order.ended_ns = order.ended_ns or self.now_ns
-        if state in SETTLED and not _lacks_fills(order):
-            self.working.pop(order.order_id, None)
+        order.state = OrderState.PARTIAL if state is OrderState.OPEN and order.fills else state
+        self._settle(order)
+
+    def _settle(self, order: Order) -> None:
+        """Put an order where it belongs after a change: worked, in a block, or done. A complete order is filled."""
+        if isinstance(order.plan, PlaceOrder) and order.fills and order.filled >= order.quantity:
+            order.state = OrderState.FILLED
+        name, state = order.order_id, order.state
+        order.ended_ns = (order.ended_ns or self.now_ns) if state in SETTLED else 0
+        if state in SETTLED and not order.lacks_fills:
+            self.working.pop(name, None)
         else:
-            self.working[order.order_id] = order
+            self.working[name] = order
+        if order.block and state in REORGANISED and not order.is_final:
+            self.mined[name] = order
+        else:
+            self.mined.pop(name, None)
+        if order.nonce is not None:
+            used = self.nonces.setdefault(order.plan.venue, {})
+            if state is OrderState.REPLACED or (state in (OrderState.REJECTED, OrderState.CANCELLED) and not order.block):
+                if used.get(order.nonce) == name:
+                    del used[order.nonce]
+            else:
+                used.setdefault(order.nonce, name)
 
     def _fill(self, event: OrderFilled) -> None:
         fill = event.fill
         order = self.orders.get(fill.order_id)
         if order is None or fill.key in self.fills:
             return
-        self.fills.add(fill.key)
+        self.fills[fill.key] = fill
         order.fills.append(fill)
-        if order.state in SETTLED and not _lacks_fills(order):
-            self.working.pop(order.order_id, None)
+        if isinstance(order.plan, PlaceOrder):
+            if order.state in (OrderState.SENT, OrderState.UNKNOWN, OrderState.OPEN):
+                order.state = OrderState.PARTIAL
+            elif order.state is OrderState.REJECTED:
+                order.state, order.reason = OrderState.UNKNOWN, f"it was refused, and yet {fill.trade_id} is a trade of it"
+        self._settle(order)
         self.ledger.post(entry(event, order.plan))
         parent = self.parents.get(order.plan.intent_id)
         if parent is not None:
             parent.filled = parent.filled + rescale_up(_base_of(fill, parent.intent), parent.filled.asset)
             parent.failures.pop(fill.venue, None)
 
+    def _reverse(self, key: str) -> None:
+        """Take a fill back: a compensating entry, and the order and its parent count it no more."""
+        fill = self.fills.pop(key, None)
+        if fill is None:
+            return
+        order = self.orders[fill.order_id]
+        order.fills.remove(fill)
+        order.told = None  # what the venue said before counts no more
+        if order.state is OrderState.FILLED and isinstance(order.plan, PlaceOrder):
+            order.state, order.reason = OrderState.UNKNOWN, f"trade {fill.trade_id} was taken back"
+        self._settle(order)
+        self.ledger.post(reversal(entry(OrderFilled(fill), order.plan)))
+        parent = self.parents.get(order.plan.intent_id)
+        if parent is not None:
+            parent.filled = parent.filled - rescale_up(_base_of(fill, parent.intent), parent.filled.asset)
+            self._reopen(order)
+
+    def _reorged(self, event: OrderReorged) -> None:
+        """The block of a transaction is gone: its fills and gas are taken back, and the order is in doubt again."""
+        order = self.orders[event.order_id]
+        for fill in [fill for fill in order.fills if fill.tx_hash == event.tx_hash]:
+            self._reverse(fill.key)
+        paid = order.gas_paid.pop(event.tx_hash, None)
+        if paid is not None:
+            self.gas_seen.discard(event.tx_hash)
+            bill = GasPaid(order.order_id, order.plan.account, paid, 0, event.tx_hash)
+            self.ledger.post(reversal(entry(bill, order.plan)))
+        order.block, order.block_hash, order.reason = 0, "", f"block {event.block} was taken back by a reorganisation"
+        order.state = OrderState.UNKNOWN
+        self._settle(order)
+        self._reopen(order)
+
+    def _reopen(self, order: Order) -> None:
+        """A parent that had ended is worked again, until this order has settled once more."""
+        parent = self.parents.get(order.plan.intent_id)
+        if parent is not None and not parent.is_live:
+            parent.status, parent.reason, parent.ended_ns = LIVE, "", 0
+            self.live[parent.intent.intent_id] = parent
+
     def _gas(self, event: GasPaid) -> None:
         order = self.orders.get(event.order_id)
         if order is None or event.tx_hash in self.gas_seen:
             return
         self.gas_seen.add(event.tx_hash)
-        order.gas = event.amount if order.gas is None else order.gas + event.amount
+        order.gas_paid[event.tx_hash] = event.amount
         self.ledger.post(entry(event, order.plan))
 
     def _restart(self) -> None:
-        """After a crash nobody knows whether a SENT order left; an order that was only APPROVED never did."""
+        """After a crash nobody knows whether a SENT order left; an order or attempt that was only APPROVED never did."""
         for order in list(self.working.values()):
+            order.approvals = max(len(order.attempts), 1)
             if order.state is OrderState.SENT:
                 order.reason = "the agent restarted before an answer came"
                 self._move(order, OrderState.UNKNOWN)
@@ -303,31 +360,32 @@ class State:
 def reference_of(order: Order) -> OrderRef:
     """What to ask the venue about this order."""
     plan = order.plan
-    instrument = plan.instrument if isinstance(plan, PlaceOrder | CancelOrder) else ""
-    return OrderRef(order.order_id, plan.venue, instrument, order.venue_order_id, order.tx_hash, order.nonce, order.sent_ns)
+    return OrderRef(
+        order.order_id,
+        plan.venue,
+        plan.instrument if isinstance(plan, PlaceOrder | CancelOrder) else "",
+        order.venue_order_id,
+        order.tx_hash,
+        order.nonce,
+        order.sent_ns,
+        tuple(one.tx_hash for one in order.attempts),
+        tuple(one.tx_hash for one in order.attempts if one.is_cancel),
+        order.block,
+        order.block_hash,
+        order.state,
+        order.filled,
+        plan.target_id if isinstance(plan, CancelOrder) else "",
+    )
 
 
 def _base_of(fill: Fill, intent: Intent) -> Amount:
     return fill.paid if intent.side == "sell" else fill.received
 
 
-def _lacks_fills(order: Order) -> bool:
-    """The exchange says that it is filled and has not told all fills yet. Until it has, nobody else may trade that part."""
-    plan = order.plan
-    if not isinstance(plan, PlaceOrder) or order.state is not OrderState.FILLED:
-        return False
-    if plan.side == "sell":
-        return sum(fill.paid.units for fill in order.fills) < plan.sell.units
-    return sum(fill.received.units for fill in order.fills) < plan.buy.units
-
-
 def _base_open(order: Order, intent: Intent) -> Amount:
     """What an unsettled child may still trade of its parent's base, in the parent's asset, rounded up."""
-    asset = intent.quantity.asset
-    plan = order.plan
-    if isinstance(plan, ApproveToken | CancelOrder) or (order.state in ENDED and not _lacks_fills(order)):
+    asset, plan = intent.quantity.asset, order.plan
+    if not isinstance(plan, PlaceOrder | SwapBatch):
         return zero(asset)
-    whole = rescale_up(plan.sell if intent.side == "sell" else plan.buy, asset)
-    for fill in order.fills:
-        whole = whole - rescale_up(_base_of(fill, intent), asset)
-    return whole if whole.units > 0 else zero(asset)
+    base = plan.sell.asset if intent.side == "sell" else plan.buy.asset
+    return rescale_up(Amount(order.may_trade, base), asset)

@@ -8,7 +8,7 @@ import msgspec
 from agent.domain.amount import Amount, Asset, decimal_of, group_asset, zero
 from agent.domain.intent import Intent
 from agent.domain.order import Fill, Order, OrderState
-from agent.domain.plan import ApproveToken, PlaceOrder, SwapBatch
+from agent.domain.plan import AnchorHead, ApproveToken, CancelOrder, CancelTransaction, PlaceOrder, SwapBatch
 from agent.domain.price import Price, bps_between, price_of
 from agent.engine.state import Parent, State
 from agent.engine.world import NATIVE_GROUP
@@ -16,8 +16,9 @@ from agent.ledger.pnl import Execution, execution
 
 # Of several orders, the one that is least settled speaks for all.
 LEAST_SETTLED = (
-    OrderState.UNKNOWN, OrderState.APPROVED, OrderState.SENT, OrderState.OPEN, OrderState.MINED, OrderState.FINAL,
-    OrderState.FILLED, OrderState.EXPIRED, OrderState.CANCELLED, OrderState.REVERTED, OrderState.REJECTED,
+    OrderState.UNKNOWN, OrderState.APPROVED, OrderState.SENT, OrderState.OPEN, OrderState.PARTIAL, OrderState.MINED,
+    OrderState.FINAL, OrderState.FILLED, OrderState.EXPIRED, OrderState.CANCELLED, OrderState.REVERTED, OrderState.REPLACED,
+    OrderState.REJECTED,
 )  # fmt: skip
 
 
@@ -193,8 +194,10 @@ def _child(order: Order, parent: Parent) -> Child:
         case ApproveToken():
             kind = "permission"
             about = purpose(plan)
-        case _:
+        case CancelOrder():
             kind, names = "cancel", (plan.instrument,)
+        case AnchorHead() | CancelTransaction():
+            kind, about = "anchor", "writes the journal's head into a contract"
     return Child(
         order.order_id, kind, plan.venue, names, str(order.state), done.base, _net(done, parent.intent, done.fees),
         done.price_all_in, len(order.fills), order.tx_hash, order.reason, about,

@@ -4,7 +4,7 @@ import msgspec
 
 from agent.domain.price import Price
 from agent.market.view import Market
-from agent.ports import Allowance, Profile
+from agent.ports import Allowance, Profile, Simulated
 from agent.risk.limits import Limits
 from agent.routing.cost import BATCH_GAS, GasPrice
 
@@ -30,6 +30,7 @@ class World(msgspec.Struct):
     allowances: dict[tuple[str, str], Allowance]
     nonces: dict[str, int]  # venue -> transactions mined from its wallet, as last seen
     ready: set[str]  # venues that are connected and reconciled
+    simulated: dict[str, Simulated] = {}  # order -> how its waiting transaction would fare in the newest block
     has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others
 
 

@@ -29,6 +29,11 @@ class MemoryJournal:
         self.rows.extend(rows)
         return [Record(row.seq, at_ns, event, row.hash) for row, event in zip(rows, events, strict=True)]
 
+    async def secured(self, seq: int) -> None:
+        """At once: a list has no disk to wait for. Raises JournalError for a record that was never appended."""
+        if seq > self.head[0]:
+            raise JournalError(f"record {seq} was never appended, the last one is {self.head[0]}")
+
     def read(self, after_seq: int = 0) -> Iterator[Record]:
         for row in walk(tuple(self.rows)):
             if row.seq > after_seq:

@@ -89,6 +89,11 @@ class SqliteJournal:
                 self._head = (rows[-1].seq, rows[-1].hash)
         return [Record(row.seq, at_ns, event, row.hash) for row, event in zip(rows, events, strict=True)]
 
+    async def secured(self, seq: int) -> None:
+        """Returns when the record `seq` and all before it are as durable as chosen. Raises JournalError if that will never be."""
+        if seq > self._head[0]:
+            raise JournalError(f"record {seq} was never appended, the last one is {self._head[0]}")
+
     def read(self, after_seq: int = 0) -> Iterator[Record]:
         """Records in order, each verified against the one before. Raises JournalError at the first that does not fit."""
         before = GENESIS

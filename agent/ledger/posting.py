@@ -57,6 +57,11 @@ def entry(event: Booked, of: Order | Plan | None = None) -> tuple[Posting, ...]:
             return balanced(_move(event.account, EQUITY, event.venue, -event.amount))
 
 
+def reversal(postings: Iterable[Posting]) -> tuple[Posting, ...]:
+    """The entry that takes another one back: both stay in the books."""
+    return tuple(Posting(one.account, one.place, -one.amount) for one in postings)
+
+
 def balanced(postings: Iterable[Posting]) -> tuple[Posting, ...]:
     """The postings as they are, without empty ones. Raises LedgerError unless they sum to zero for every asset."""
     kept = tuple(posting for posting in postings if posting.amount)

@@ -18,29 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from agent.domain.amount import Amount
 from agent.domain.errors import ConfigError
-from agent.domain.events import (
-    BalanceAdopted,
-    Break,
-    EngineStarted,
-    EngineStopped,
-    GasPaid,
-    Halted,
-    IntentAccepted,
-    IntentCancelled,
-    IntentEnded,
-    IntentRefused,
-    OrderApproved,
-    OrderFilled,
-    OrderRefused,
-    OrderReported,
-    OrderSent,
-    Reconciled,
-    Record,
-    Resumed,
-    Routed,
-    VenueConnected,
-    VenueDisconnected,
-)
+from agent.domain.events import Break, Routed
 from agent.domain.intent import Intent
 from agent.domain.order import Fill, OrderState
 from agent.domain.plan import Plan, Reason
@@ -118,6 +96,10 @@ def venue_disconnected(venue: str, reason: str) -> None:
     _warn("venue_disconnected", {"venue": venue}, reason=reason)
 
 
+def venue_status(venue: str, status: str, reason: str) -> None:
+    _warn("venue_status", {"venue": venue, "status": status}, reason=reason)
+
+
 def frame_refused(venue: str, reason: str) -> None:
     """A message from a venue that this program does not understand."""
     _warn("frame_refused", {"venue": venue}, reason=reason)
@@ -175,6 +157,28 @@ def order_reported(order_id: str, state: OrderState, reason: str = "") -> None:
     _tell("order_reported", {"state": state.value}, order_id=order_id, reason=reason)
 
 
+def order_amended(order_id: str, size: Amount, reason: str) -> None:
+    _warn("order_amended", order_id=order_id, size=size, reason=reason)
+
+
+def order_reorged(order_id: str, tx_hash: str, block: int) -> None:
+    """A block that held a transaction of ours is gone: what it did is taken back."""
+    _warn("order_reorged", order_id=order_id, tx_hash=tx_hash, block=block)
+
+
+def order_claimed(order_id: str, venue: str, reason: str) -> None:
+    _warn("order_claimed", {"venue": venue}, order_id=order_id, reason=reason)
+
+
+def attempt_approved(plan: Plan, attempt: int, why: str) -> None:
+    """Another transaction for the same nonce."""
+    _warn("attempt_approved", {"venue": plan.venue}, order_id=plan.order_id, attempt=attempt, why=why)
+
+
+def fill_reversed(order_id: str, key: str, reason: str) -> None:
+    _warn("fill_reversed", order_id=order_id, key=key, reason=reason)
+
+
 def order_unknown(order_id: str, reason: str) -> None:
     """Sent, and nobody knows what became of it: it is asked for until somebody does."""
     _warn("order_unknown", order_id=order_id, reason=reason)
@@ -196,6 +200,10 @@ def balance_adopted(account: str, venue: str, amount: Amount, cause: str) -> Non
     _tell("balance_adopted", {"venue": venue}, account=account, amount=amount, cause=cause)
 
 
+def nonce_adopted(venue: str, nonce: int, cause: str) -> None:
+    _tell("nonce_adopted", {"venue": venue}, nonce=nonce, cause=cause)
+
+
 def reconciled(checked: int, breaks: int) -> None:
     _tell("reconciled", checked=checked, breaks=breaks)
 
@@ -203,64 +211,6 @@ def reconciled(checked: int, breaks: int) -> None:
 def break_found(one: Break) -> None:
     text = {"account": one.account, "asset": one.asset, "journal": one.journal, "outside": one.outside}
     _warn("break_found", {"venue": one.venue}, **text, cause=one.cause)
-
-
-def recorded(record: Record) -> None:
-    """Tells whatever was just journaled, by its kind. Breaks are told by `break_found`."""
-    match record.event:
-        case EngineStarted(run_id=run_id, version=version, config_hash=config_hash):
-            engine_started(run_id, version, config_hash)
-        case EngineStopped(reason=reason):
-            engine_stopped(reason)
-        case Halted(scope=scope, reason=reason):
-            halted(scope, reason)
-        case Resumed(scope=scope, reason=reason):
-            resumed(scope, reason)
-        case VenueConnected(venue=venue):
-            venue_connected(venue)
-        case VenueDisconnected(venue=venue, reason=reason):
-            venue_disconnected(venue, reason)
-        case BalanceAdopted(account=account, venue=venue, amount=amount, cause=cause):
-            balance_adopted(account, venue, amount, cause)
-        case Reconciled(checked=checked, breaks=breaks):
-            reconciled(checked, len(breaks))
-        case IntentAccepted() | IntentRefused() | IntentCancelled() | IntentEnded() | Routed() as event:
-            _recorded_intent(event)
-        case OrderApproved() | OrderRefused() | OrderSent() | OrderReported() | OrderFilled() | GasPaid() as event:
-            _recorded_order(event)
-
-
-def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | IntentEnded | Routed) -> None:
-    match event:
-        case IntentAccepted(intent=intent, arrival=arrival):
-            intent_accepted(intent, arrival)
-        case IntentRefused(intent=intent, reasons=reasons):
-            intent_refused(intent, reasons)
-        case IntentCancelled(intent_id=intent_id):
-            intent_cancelled(intent_id)
-        case IntentEnded(intent_id=intent_id, status=status, reason=reason):
-            intent_ended(intent_id, status, reason)
-        case Routed():
-            routed(event)
-
-
-def _recorded_order(event: OrderApproved | OrderRefused | OrderSent | OrderReported | OrderFilled | GasPaid) -> None:
-    match event:
-        case OrderApproved(approved=approved):
-            order_approved(approved.plan, approved.nonce)
-        case OrderRefused(plan=plan, reasons=reasons):
-            risk_refused(plan, reasons)
-        case OrderSent(order_id=order_id, tx_hash=tx_hash):
-            order_sent(order_id, tx_hash)
-        case OrderReported(order_id=order_id, state=state, reason=reason):
-            if state is OrderState.UNKNOWN:
-                order_unknown(order_id, reason)
-            else:
-                order_reported(order_id, state, reason)
-        case OrderFilled(fill=fill):
-            order_filled(fill)
-        case GasPaid(order_id=order_id, amount=amount, gas_used=gas_used, tx_hash=tx_hash):
-            gas_paid(order_id, amount, gas_used, tx_hash)
 
 
 # -- how it is told ----------------------------------------------------------------------------------------------------

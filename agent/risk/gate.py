@@ -12,7 +12,19 @@ import msgspec
 from agent.domain.amount import Amount, Asset, plain, rescale_up
 from agent.domain.instrument import Instrument
 from agent.domain.intent import Intent
-from agent.domain.plan import Approved, ApproveToken, CancelOrder, PlaceOrder, Plan, Reason, Refused, SwapBatch
+from agent.domain.plan import (
+    AnchorHead,
+    Approved,
+    ApproveToken,
+    CancelOrder,
+    CancelTransaction,
+    ChainPlan,
+    PlaceOrder,
+    Plan,
+    Reason,
+    Refused,
+    SwapBatch,
+)
 from agent.domain.price import Price, price_of, worse_by
 from agent.risk.limits import Limits
 
@@ -55,6 +67,30 @@ def approve(plan: Plan, situation: Situation, nonce: int | None = None) -> Appro
     return Refused(plan, reasons) if reasons else Approved(plan, nonce)
 
 
+def approve_again(
+    plan: ChainPlan | CancelTransaction, first: ChainPlan, nonce: int, attempt: int, limits: Limits
+) -> Approved | Refused:
+    """Another transaction for a nonce that is used already: the same order with a higher fee, or a transaction to oneself.
+
+    Whichever of them happens, it is one of them; so nothing is asked but that it is the same order, within the caps.
+    """
+    reasons = []
+    if isinstance(plan, CancelTransaction):
+        is_same = (plan.order_id, plan.account, plan.venue, plan.chain_id) == (
+            first.order_id, first.account, first.venue, first.chain_id,
+        )  # fmt: skip
+    else:
+        fees = {"gas_fee_max": first.gas_fee_max, "gas_tip": first.gas_tip}
+        is_same = msgspec.structs.replace(plan, **fees) == first
+    if not is_same or attempt < 1:
+        text = f"another transaction for order {first.order_id} may change its fee and nothing else"
+        reasons.append(Reason("VALIDATION_FAILED", text))
+    if plan.gas_fee_max > limits.gas_fee_cap:
+        text = f"{plan.gas_fee_max / 10**9:.1f} gwei is above the cap of {limits.gas_fee_cap / 10**9:.1f}"
+        reasons.append(Reason("GAS_FEE_ABOVE_CAP", text))
+    return Refused(plan, tuple(reasons)) if reasons else Approved(plan, nonce, attempt)
+
+
 def refuse_intent(intent: Intent, earlier: Iterator[tuple[Intent, int]], now_ns: int, limits: Limits) -> tuple[Reason, ...]:
     """Checks on the parent itself. `earlier` are (intent, when accepted): the same wish again within the window is a slip."""
     reasons = []
@@ -86,7 +122,7 @@ def _reasons(plan: Plan, at: Situation) -> Iterator[Reason]:
     if place is None:
         yield Reason("INSTRUMENT_NOT_FOUND", f"no venue named {plan.venue} is configured")
         return
-    if isinstance(plan, CancelOrder):  # taking risk away is always allowed
+    if isinstance(plan, CancelOrder | CancelTransaction):  # taking risk away is always allowed
         return
     if at.halted:
         yield Reason("TRADING_HALTED", at.halted)
@@ -104,13 +140,13 @@ def _reasons(plan: Plan, at: Situation) -> Iterator[Reason]:
             yield from _trade(plan, at, _pool_instrument(plan, at))
             yield from _chain(plan, at, place)
             yield from _swap(plan, at)
-        case ApproveToken():
+        case ApproveToken() | AnchorHead():
             yield from _chain(plan, at, place)
 
 
-def _balance(plan: PlaceOrder | SwapBatch | ApproveToken, at: Situation) -> Iterator[Reason]:
-    if isinstance(plan, ApproveToken):
-        return  # a permission moves nothing; the swap itself is checked
+def _balance(plan: PlaceOrder | SwapBatch | ApproveToken | AnchorHead, at: Situation) -> Iterator[Reason]:
+    if isinstance(plan, ApproveToken | AnchorHead):
+        return  # neither a permission nor a hash moves anything; the swap itself is checked
     free = at.free(plan.venue, plan.sell.asset)
     if free < plan.sell:
         yield Reason("NOTIONAL_EXCEEDS_FREE_BALANCE", f"{plan.venue} has {free} free, the order may need {plan.sell}")
@@ -175,7 +211,7 @@ def _parent(base: Amount, at: Situation) -> Iterator[Reason]:
         yield Reason("CHILD_EXCEEDS_PARENT", f"{base} is more than the {at.remaining} that its parent has left")
 
 
-def _chain(plan: SwapBatch | ApproveToken, at: Situation, place: Place) -> Iterator[Reason]:
+def _chain(plan: ChainPlan, at: Situation, place: Place) -> Iterator[Reason]:
     if place.chain_id != plan.chain_id:
         yield Reason("CHAIN_MISMATCH", f"the plan is for chain {plan.chain_id}, {plan.venue} is on {place.chain_id}")
     if plan.gas_fee_max > at.limits.gas_fee_cap:
@@ -195,8 +231,10 @@ def _chain(plan: SwapBatch | ApproveToken, at: Situation, place: Place) -> Itera
         yield Reason("VALIDATION_FAILED", "a batch has at least one leg")
 
 
-def _touched(plan: SwapBatch | ApproveToken, place: Place) -> list[str]:
+def _touched(plan: ChainPlan, place: Place) -> list[str]:
     """The contracts that a plan would reach beside the venue's own router: the coins, and who may move them."""
+    if isinstance(plan, AnchorHead):
+        return [plan.contract]
     if isinstance(plan, ApproveToken):
         return [plan.sell.asset.address, plan.spender]
     return [plan.sell.asset.address, plan.buy.asset.address, place.spender]

@@ -1,0 +1,99 @@
+"""What a fact from outside is worth: news, a repeat, a stranger's, or something that cannot be true.
+
+A repeat is not journaled again. What cannot be booked is not booked: it halts the place that said it, and a person looks. What is
+booked and yet too much (more was traded than was ordered) halts the instrument. Pure.
+"""
+
+from agent.domain.amount import Amount
+from agent.domain.errors import LedgerError
+from agent.domain.events import FillReversed, GasPaid, OrderAmended, OrderFilled, OrderReorged, OrderReported, VenueStatus
+from agent.domain.order import SETTLED, Order, OrderState, follows
+from agent.domain.plan import PlaceOrder, SwapBatch
+from agent.engine.state import State
+from agent.ledger.posting import entry
+
+
+def is_news(state: State, event: object) -> bool:
+    """Whether a fact changes anything; what does not is not journaled again."""
+    match event:
+        case OrderFilled(fill=fill):
+            return fill.key not in state.fills and fill.order_id in state.orders
+        case FillReversed(key=key):
+            return key in state.fills
+        case GasPaid(tx_hash=tx_hash, order_id=order_id):
+            return tx_hash not in state.gas_seen and order_id in state.orders
+        case OrderAmended(order_id=order_id, version=version):
+            return order_id in state.orders and version > state.orders[order_id].version
+        case OrderReorged(order_id=order_id, tx_hash=tx_hash, block_hash=block_hash):
+            order = state.orders.get(order_id)
+            return order is not None and order.tx_hash == tx_hash and order.block > 0 and block_hash in ("", order.block_hash)
+        case OrderReported() as report:
+            return report.order_id in state.orders and _says_more(report, state.orders[report.order_id])
+        case VenueStatus(venue=venue, status=status, reason=reason):
+            known = state.status.get(venue)
+            return (status, reason) != ((known.status, known.reason) if known else ("TRADING", reason))
+        case _:
+            return True
+
+
+def _says_more(report: OrderReported, order: Order) -> bool:
+    """Whether a report moves the order, tells its number or a higher sum of fills, or that nothing takes it back any more."""
+    return (
+        follows(order.state, report.state)
+        or bool(report.venue_order_id and not order.venue_order_id)
+        or bool(report.filled and (order.told is None or report.filled > order.told))
+        or (report.state is OrderState.FINAL and order.state in SETTLED and not order.is_final)
+    )
+
+
+def is_strange(state: State, event: OrderFilled | GasPaid) -> bool:
+    """Whether somebody else moves what we count as ours: a trade of no order of this journal.
+
+    A trade from before a place's balance was adopted is part of what was taken over.
+    """
+    order_id = event.fill.order_id if isinstance(event, OrderFilled) else event.order_id
+    if order_id in state.orders:
+        return False
+    if isinstance(event, OrderFilled):
+        return any(venue == event.fill.venue for _, venue in state.adopted)
+    return any(account == event.account for account, _ in state.adopted)
+
+
+def contradiction(state: State, event: object) -> str:
+    """Why a fact about a known order cannot be true, and is not booked; empty if it can."""
+    try:
+        match event:
+            case OrderFilled(fill=fill):
+                plan = state.orders[fill.order_id].plan
+                if not isinstance(plan, PlaceOrder | SwapBatch):
+                    return f"order {fill.order_id} trades nothing, and yet {fill.venue} reports fill {fill.trade_id} of it"
+                if (fill.venue, fill.paid.asset, fill.received.asset) != (plan.venue, plan.sell.asset, plan.buy.asset):
+                    return f"fill {fill.trade_id} ({fill.paid} -> {fill.received} at {fill.venue}) is not of order {fill.order_id}"
+                entry(event, plan)
+            case GasPaid(order_id=order_id):
+                entry(event, state.orders[order_id].plan)
+            case OrderReorged(order_id=order_id, block=block) if state.orders[order_id].is_final:
+                return f"block {block} of order {order_id} was final, and is not in the chain any more"
+            case OrderAmended(order_id=order_id, size=size) if state.orders[order_id].is_more(size):
+                return f"the venue changed order {order_id} to {size}, more than was ordered"
+            case OrderReported(order_id=order_id, filled=filled) if filled and state.orders[order_id].is_more(filled):
+                return f"the venue says that {filled} of order {order_id} is filled, more than was ordered"
+            case _:
+                pass
+    except LedgerError as error:
+        return str(error)
+    return ""
+
+
+def excess(state: State, order_id: str) -> str:
+    """Whether more was traded than was asked for, by the order or by its parent; empty if not. It is booked all the same."""
+    order = state.orders[order_id]
+    plan = order.plan
+    if isinstance(plan, PlaceOrder | SwapBatch):
+        paid, got = sum(fill.paid.units for fill in order.fills), sum(fill.received.units for fill in order.fills)
+        if paid > plan.sell.units or (plan.side == "buy" and got > plan.buy.units):
+            return f"order {order_id} traded {Amount(paid, plan.sell.asset)} -> {Amount(got, plan.buy.asset)}, more than it may"
+    parent = state.parents.get(plan.intent_id)
+    if parent is not None and parent.filled > parent.intent.quantity:
+        return f"parent {plan.intent_id} traded {parent.filled} of {parent.intent.quantity}, more than it may"
+    return ""
