@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent import __version__
-from agent.config import Loaded, Settings, load, venue_module
+from agent.config import Journal, Loaded, Settings, load, venue_module
 from agent.domain.errors import ConfigError, RefusedError, SecretError, UsageError
 from agent.gateways import local
 from agent.keys.secrets import Secret, read_secret
@@ -23,6 +23,8 @@ from agent.ports import Signer, Tools, Venue
 
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
+    from agent.journal.latch import FileLatch
+    from agent.journal.postgres import PostgresJournal
     from agent.journal.sqlite import SqliteJournal
     from agent.keys.local import LocalSigner
     from agent.keys.venue_key import VenueKey
@@ -31,9 +33,11 @@ __all__ = ["RealClock", "Secret", "read_secret", "running_engine"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RECONCILE_EVERY_S = 30
+NEEDS_PSYCOPG = "a journal in PostgreSQL needs psycopg; run: pip install 'isthmus[postgres]'"
 SCRYPT_N_SANDBOX = 2**12  # the sandbox's key guards nothing; a real wallet takes the keystore's own default
 PLACES = (Path("isthmus.toml"), Path(".isthmus/isthmus.toml"), Path(".isthmus/demo/isthmus.toml"))
 
+CANCEL_GAS_LIMIT_MAX = 1_000_000  # a transfer takes 21,000; some roll-ups count their data in
 ASK = "ask"
 Ask = Callable[[str], str]  # (name of a key) -> the password that a person typed
 
@@ -71,7 +75,7 @@ def settings_of(config: Path | None, *, with_venues: bool = True) -> Loaded:
 
 def is_local(section: Any) -> bool:
     """Whether a venue's section names only this machine."""
-    urls = [getattr(section, name, None) for name in ("url", "ws_url", "rpc_url")]
+    urls = [getattr(section, name, None) for name in ("url", "ws_url", "rpc_url", "rpc_url_second", "private_rpc_url")]
     named = [str(url) for url in urls if url]
     return bool(named) and all(urlsplit(url).hostname in LOOPBACK for url in named)
 
@@ -147,6 +151,19 @@ def open_wallet(loaded: Loaded, ask: Ask | None = None) -> "LocalSigner | None":
     return Keystore(loaded.keystore_path).unlock(wallet.keystore, password)
 
 
+def open_canceller(loaded: Loaded, chain_id: int, address: str, gas_fee_max_gwei: int) -> "LocalSigner":
+    """The wallet, for one chain and one purpose: to send nothing to itself, which takes back what waits. Raises SecretError."""
+    from agent.keys.policy import NO_HOOKS, KeyPolicy
+
+    wallet = open_wallet(loaded)
+    if wallet is None or wallet.address.lower() != address.lower():
+        raise SecretError(f"the wallet of the settings is not {address}; correct [wallet] or the venue's section")
+    wallet.allow(
+        KeyPolicy(chain_id, wallet.address, NO_HOOKS, NO_HOOKS, frozenset(), {}, gas_fee_max_gwei * 10**9, CANCEL_GAS_LIMIT_MAX)
+    )
+    return wallet
+
+
 def secret_of(loaded: Loaded, reference: str) -> Secret:
     """Read a reference of the settings; a relative `file:` is relative to the settings file."""
     kind, _, rest = reference.partition(":")
@@ -169,14 +186,58 @@ def _no_prompt(name: str) -> str:
 # -- the journal -------------------------------------------------------------------------------------------------------
 
 
-def open_journal(loaded: Loaded) -> "SqliteJournal":
-    """For the one writer. Raises UsageError if another agent has it."""
+def open_journal(loaded: Loaded) -> "SqliteJournal | PostgresJournal":
+    """For the one writer: the file in the home folder, or the desk's database if the settings name one.
+
+    Raises UsageError if another agent runs here; JournalError if one elsewhere holds the desk, after `journal.wait_s`.
+    """
     from agent.journal.sqlite import SqliteJournal
 
     if local.is_running(loaded.home):
         raise UsageError(f"an agent is already running in {loaded.home}; stop it, or give this one another `home`")
     _make_home(loaded.home)
+    if loaded.settings.journal is not None:
+        return _desk_journal(loaded, loaded.settings.journal)
     return SqliteJournal(loaded.journal_path, loaded.settings.durability)
+
+
+def open_reader(loaded: Loaded) -> "SqliteJournal | PostgresJournal | None":
+    """For looking, beside an agent that may run. None where there is no journal yet. Raises JournalError."""
+    from agent.journal.sqlite import SqliteJournal
+
+    if loaded.settings.journal is None:
+        return SqliteJournal(loaded.journal_path, read_only=True) if loaded.journal_path.exists() else None
+    try:
+        from agent.journal.postgres import NoJournalError
+    except ImportError:
+        raise ConfigError(NEEDS_PSYCOPG) from None
+    try:
+        return _desk_journal(loaded, loaded.settings.journal, read_only=True)
+    except NoJournalError:
+        return None
+
+
+def _desk_journal(loaded: Loaded, section: Journal, *, read_only: bool = False) -> "PostgresJournal":
+    try:
+        from agent.journal.postgres import PostgresJournal
+    except ImportError:
+        raise ConfigError(NEEDS_PSYCOPG) from None
+    return PostgresJournal(
+        section.url,
+        loaded.settings.durability,
+        desk=section.desk or loaded.settings.account,
+        password=secret_of(loaded, section.password).reveal if section.password else None,
+        lease_s=section.lease_s,
+        wait_s=section.wait_s,
+        read_only=read_only,
+    )
+
+
+def kill_latch(loaded: Loaded) -> "FileLatch":
+    """What `isthmus kill` puts in the way of every order of this home."""
+    from agent.journal.latch import FileLatch
+
+    return FileLatch(loaded.home)
 
 
 # -- the parts together ------------------------------------------------------------------------------------------------
@@ -215,7 +276,7 @@ def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":
 
 
 def _allow(wallet: "LocalSigner", settings: Settings, name: str, section: Any, chain_id: int) -> None:
-    """What the wallet's key may sign for this venue: swaps through its router, and exact approvals to Permit2."""
+    """What the wallet's key may sign for this venue: swaps through its router, exact approvals to Permit2, heads of the journal."""
     from agent.keys.policy import swap_policy
 
     if wallet.address.lower() != section.wallet.lower():
@@ -224,9 +285,8 @@ def _allow(wallet: "LocalSigner", settings: Settings, name: str, section: Any, c
     limits = settings.risk
     fee_max = int(limits.gas_fee_cap_gwei.partition(".")[0] or 0) * 10**9 + 10**9
     contracts = section.contracts
-    wallet.allow(
-        swap_policy(chain_id, wallet.address, contracts.universal_router, contracts.permit2, tokens, fee_max, limits.gas_limit_max)
-    )
+    router, permit2, gas_max = contracts.universal_router, contracts.permit2, limits.gas_limit_max
+    wallet.allow(swap_policy(chain_id, wallet.address, router, permit2, tokens, fee_max, gas_max, anchor=contracts.audit_anchor))
 
 
 @contextlib.asynccontextmanager
@@ -259,6 +319,7 @@ async def running_engine(loaded: Loaded, *, live: bool = False, ask: Ask | None 
                 run_id=uuid.uuid4().hex,
                 version=__version__,
                 config_hash=loaded.digest,
+                latch=kill_latch(loaded),
             )
             async with _working(engine, loaded.home, heard):
                 yield engine

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -26,6 +27,7 @@ FILE = "isthmus.toml"
 GWEI_DECIMALS = 9
 FILE_BYTES_MAX = 1 << 20
 NAME_MAX = 32
+TLS_MODES = ("require", "verify-ca", "verify-full")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -78,11 +80,43 @@ class Wallet(_Section):
     password: str = Field(description="ask, env:NAME, file:PATH or keyring:SERVICE/NAME")
 
 
+class Journal(_Section):
+    """The desk's journal in PostgreSQL instead of the file, with a lease that lets one agent of the desk write."""
+
+    url: str = Field(description="postgresql://USER@HOST:PORT/DATABASE; other machines want ?sslmode=verify-full")
+    password: str = Field(default="", description="env:NAME, file:PATH or keyring:SERVICE/NAME; empty: the server asks for none")
+    desk: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,32}$", description="whose journal; empty: the account's")
+    lease_s: int = Field(
+        default=10, ge=2, le=300, description="an agent that is cut off stops, and another may take over, within it"
+    )
+    wait_s: int = Field(
+        default=15, ge=0, le=86_400, description="how long to wait at start for another agent's lease; a standby: long"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        try:
+            parts, options = urlsplit(value), dict(parse_qsl(urlsplit(value).query))
+            has_password = parts.password is not None
+        except ValueError:
+            raise ValueError("this is no address; write postgresql://USER@HOST:PORT/DATABASE") from None
+        if parts.scheme not in ("postgresql", "postgres"):
+            raise ValueError("a PostgreSQL address begins with postgresql://")
+        if has_password or any("pass" in name.lower() for name in options):
+            raise ValueError("a password does not belong in the address; put a reference to it into journal.password")
+        hosts = [host.rpartition("@")[2] for host in (*parts.netloc.split(","), *options.get("host", "").split(","))]
+        if not all(map(_is_here, hosts)) and options.get("sslmode") not in TLS_MODES:
+            raise ValueError("another machine is reached over TLS only; add ?sslmode=verify-full (and sslrootcert=PATH)")
+        return value
+
+
 class Settings(_Section):
     account: str = Field(default="main", pattern=r"^[A-Za-z0-9_-]{1,32}$", description="1 to 32 letters, digits, - or _")
     home: str = Field(default=".isthmus", description="journal, keystore and logs; relative to this file")
     durability: Literal["process", "power"] = "process"
     armed: bool = Field(default=False, description="live venues also need `--live` on the command line")
+    journal: Journal | None = None
     wallet: Wallet | None = None
     risk: Risk = Risk()
     execution: Execution = Execution()
@@ -218,6 +252,13 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if typing.get_origin(annotation) is None and isinstance(annotation, type):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [model for part in typing.get_args(annotation) for model in _models(part)]
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host of a database address is this machine: nothing, a socket's folder, or loopback with or without a port."""
+    name = unquote(host)
+    name = name[1:].partition("]")[0] if name.startswith("[") else name if name == "::1" else name.partition(":")[0]
+    return name in ("", "localhost", "::1") or name.startswith(("/", "127."))
 
 
 def _flat(text: object) -> str:

@@ -16,7 +16,7 @@ from agent.domain.errors import ChainError
 
 WORD = 32
 _REASON_DEPTH_MAX = 4
-# What Uniswap's routers and pools, v4's manager and Permit2 throw. The selector is the first four bytes of the hash.
+# What Uniswap's routers and pools, v4's manager, Permit2 and AuditAnchor throw. The selector is the first four bytes of the hash.
 _ERRORS: Final = (
     "AllowanceExpired(uint256)",
     "BalanceTooLow()",
@@ -47,6 +47,7 @@ _ERRORS: Final = (
     "InvalidSignatureLength()",
     "InvalidSigner()",
     "LengthMismatch()",
+    "NotRising(uint64,uint64)",
     "ManagerLocked()",
     "NotPoolManager()",
     "PoolNotInitialized()",
@@ -151,6 +152,11 @@ def decimals() -> bytes:
 def permit2_allowance(owner: str, token: str, spender: str) -> bytes:
     """Returns (amount uint160, expiration uint48, nonce uint48)."""
     return call_data("allowance(address,address,address)", owner, token, spender)
+
+
+def anchor(seq: int, head: bytes) -> bytes:
+    """Of AuditAnchor: record `seq` of the sender's journal has the hash `head` (32 bytes)."""
+    return call_data("anchor(uint64,bytes32)", seq, head)
 
 
 # -- pools -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from agent.chains.abi import aggregate3, aggregate3_results
-from agent.chains.rpc import Rpc, octets
+from agent.chains.rpc import Node, octets
 from agent.domain.errors import ChainError
 
 CALLS_MAX = 400  # in one eth_call; nodes bound its gas
@@ -19,7 +19,7 @@ class Read(msgspec.Struct, frozen=True):
     what: str
 
 
-async def read_all(rpc: Rpc, multicall3: str, reads: Sequence[Read], block: int) -> list[bytes]:
+async def read_all(rpc: Node, multicall3: str, reads: Sequence[Read], block: int) -> list[bytes]:
     """The answers in order, all as of the end of `block`. Raises ChainError naming the first contract that refuses."""
     answers: list[bytes] = []
     for start in range(0, len(reads), CALLS_MAX):

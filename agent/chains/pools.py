@@ -12,7 +12,7 @@ import msgspec
 from agent.chains import abi
 from agent.chains.logs import LiquidityChanged, PairSwapped, PoolLog, PoolSwapped, ReservesChanged
 from agent.chains.multicall import Read, read_all
-from agent.chains.rpc import Rpc
+from agent.chains.rpc import Node
 from agent.domain.errors import ChainError
 from agent.domain.instrument import Pool
 
@@ -62,7 +62,7 @@ def carry(state: PoolState, log: PoolLog, tick_spacing: int) -> PoolState | None
 
 
 async def read_pools(
-    rpc: Rpc, multicall3: str, state_view: str, pools: Sequence[Pool], words: int, block: int, near: Mapping[str, int]
+    rpc: Node, multicall3: str, state_view: str, pools: Sequence[Pool], words: int, block: int, near: Mapping[str, int]
 ) -> dict[str, PoolState]:
     """All `pools` as of the end of `block`, by key. `words` bitmap words are read on each side of the price.
 
@@ -92,7 +92,7 @@ async def read_pools(
     return states
 
 
-async def _read_ticks_now(rpc: Rpc, multicall3: str, state_view: str, pools: Sequence[Pool], block: int) -> dict[str, int]:
+async def _read_ticks_now(rpc: Node, multicall3: str, state_view: str, pools: Sequence[Pool], block: int) -> dict[str, int]:
     answers = iter(await read_all(rpc, multicall3, [read for pool in pools for read in _head_reads(pool, state_view)], block))
     states = {key_of(pool): _head(pool, answers) for pool in pools}
     return {key: state.tick for key, state in states.items() if isinstance(state, Ranges)}

@@ -7,7 +7,7 @@ import msgspec
 
 from agent.chains.abi import revert_reason
 from agent.chains.logs import Log, PairSwapped, PoolSwapped, parse_logs, pool_log, transfer
-from agent.chains.rpc import NodeRefusedError, Rpc, whole
+from agent.chains.rpc import Node, NodeRefusedError, whole
 from agent.domain.errors import ChainError
 
 
@@ -32,7 +32,7 @@ class PoolTrade(msgspec.Struct, frozen=True):
     position: int
 
 
-async def fetch_receipt(rpc: Rpc, tx_hash: str) -> Receipt | None:
+async def fetch_receipt(rpc: Node, tx_hash: str) -> Receipt | None:
     """None: not mined, as far as this node knows. Raises ChainError."""
     found = await rpc.call("eth_getTransactionReceipt", tx_hash)
     return parse_receipt(found) if isinstance(found, dict) and found.get("blockNumber") is not None else None
@@ -77,7 +77,7 @@ def wallet_moves(receipt: Receipt, wallet: str, tokens: Sequence[str]) -> dict[s
     return moved
 
 
-async def fetch_reason(rpc: Rpc, receipt: Receipt) -> str:
+async def fetch_reason(rpc: Node, receipt: Receipt) -> str:
     """Why a mined transaction reverted: it is run again at its block, then at the block before. An opinion, not a proof.
 
     Raises ChainError only when the node cannot be asked.

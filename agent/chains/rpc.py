@@ -6,7 +6,7 @@ address often carries a key in its path or user part, so errors name the host al
 
 import asyncio
 import logging
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -38,21 +38,58 @@ class NodeRefusedError(ChainError):
         self.data = data
 
 
+class WrongChainError(ChainError):
+    """The node answers for another chain than the config names: waiting will not help."""
+
+
+class Node(Protocol):
+    """Whoever answers for a chain: one connection, or two that must agree (`witness`). What each verb does stands at `Rpc`."""
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def chain_id(self) -> int: ...
+
+    @property
+    def is_pushed(self) -> bool: ...
+
+    async def open(self) -> None: ...
+
+    async def call(self, method: str, *params: Any) -> Any: ...
+
+    async def send_raw(self, raw: bytes) -> str: ...
+
+    async def news(self, timeout_s: float) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class Rpc:
     """One connection, checked to be chain `chain_id`. Satisfies the port Chain."""
 
     def __init__(self, url: str, chain_id: int, timeout_s: float = TIMEOUT_S) -> None:
         """Raises ConfigError when the address is not http, https, ws or wss."""
         self._url, self._chain_id, self._timeout_s = url, chain_id, timeout_s
-        self.place = place_of(url)
+        self._place = place_of(url)
         self._is_socket = urlsplit(url).scheme in ("ws", "wss")
         self._web3: AsyncWeb3[Any] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
     @property
+    def place(self) -> str:
+        """The address without what may be secret in it."""
+        return self._place
+
+    @property
     def chain_id(self) -> int:
         return self._chain_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` succeeded once, and nobody closed it since."""
+        return self._web3 is not None
 
     @property
     def is_pushed(self) -> bool:
@@ -77,7 +114,7 @@ class Rpc:
             raise
         if found != self._chain_id:
             await self.close()
-            raise ChainError(
+            raise WrongChainError(
                 f"{self.place} answers for chain {found}, the config says {self._chain_id}: correct rpc_url or chain_id"
             )
         if is_new and self._is_socket:

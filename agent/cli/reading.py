@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from agent.app import has_account, open_venues
+from agent.app import has_account, open_reader, open_venues
 from agent.config import Loaded
 from agent.domain.errors import UsageError
 from agent.domain.events import Break, Record
 from agent.engine.state import State
 from agent.gateways import local
-from agent.journal.sqlite import SqliteJournal
 from agent.ports import Snapshot
 from agent.settlement.reconcile import compare
 
@@ -21,9 +20,9 @@ FOLLOW_S = 0.1
 
 def replay(loaded: Loaded) -> State:
     """The state that the journal gives, without starting anything; empty where there is no journal yet. Raises JournalError."""
-    state = State()
-    if loaded.journal_path.exists():
-        with contextlib.closing(SqliteJournal(loaded.journal_path, read_only=True)) as journal:
+    state, journal = State(), open_reader(loaded)
+    if journal is not None:
+        with contextlib.closing(journal):
             for record in journal.read():
                 state.apply(record)
     return state
@@ -31,7 +30,10 @@ def replay(loaded: Loaded) -> State:
 
 async def follow(loaded: Loaded, state: State) -> AsyncIterator[Record]:
     """The records that a running agent adds to its journal, each already applied to `state`; ends when the agent has gone."""
-    with contextlib.closing(SqliteJournal(loaded.journal_path, read_only=True)) as journal:
+    journal = open_reader(loaded)
+    if journal is None:
+        return
+    with contextlib.closing(journal):
         while True:
             was_running = local.is_running(loaded.home)
             for record in journal.read(state.seq):
@@ -53,8 +55,9 @@ async def look_at_accounts(loaded: Loaded) -> list[Snapshot]:
 
 async def reconcile_journal(loaded: Loaded) -> list[Break]:
     """Hold the journal against every venue that it knows, with no agent running. Raises UsageError where there is none."""
-    if not loaded.journal_path.exists():
-        raise UsageError(f"there is no journal yet at {loaded.journal_path}; `isthmus run` or `isthmus order submit` begins one")
-    state, shots = replay(loaded), await look_at_accounts(loaded)
+    state = replay(loaded)
+    if not state.seq:
+        raise UsageError("there is no journal yet; `isthmus run` or `isthmus order submit` begins one")
+    shots = await look_at_accounts(loaded)
     known = [shot for shot in shots if (shot.account, shot.venue) in state.adopted]
     return list(compare(state.ledger, known, state.orders))

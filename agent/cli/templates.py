@@ -46,6 +46,7 @@ gas_tip_gwei = "1"
 # [venues.uniswap]
 # kind = "uniswap"
 # rpc_url = "https://…"
+# rpc_url_second = "https://…"   # another provider: what the two do not agree on is not believed
 # chain_id = 1
 # wallet = "0x…"
 # contracts = { universal_router = "0x…", weth = "0x…", v2_factory = "0x…", v3_factory = "0x…" }
@@ -73,6 +74,7 @@ def write_config(path: Path, info: Info) -> None:
         "v3_factory": contracts["UniswapV3Factory"],
         "v4_state_view": contracts["StateView"],
         "v4_pool_manager": contracts["PoolManager"],
+        "audit_anchor": contracts["AuditAnchor"],
     }
     symbols = {address: symbol for symbol, (address, _) in info.tokens.items()}
     lines = [
@@ -99,6 +101,7 @@ def write_config(path: Path, info: Info) -> None:
         f'rpc_url = "{info.rpc_url}"',
         f"chain_id = {info.chain_id}",
         f'wallet = "{info.wallet}"',
+        "confirmations = 2",
         "contracts = { " + ", ".join(f'{key} = "{value}"' for key, value in named.items()) + " }",
         "tokens = [",
         *(

@@ -72,6 +72,12 @@ class JournalError(IsthmusError):
     exit_code = 1
 
 
+class StartRefusedError(IsthmusError):
+    """Journal and world cannot be brought together, so nothing is started on it before a person has looked."""
+
+    exit_code = 4
+
+
 class SignerError(IsthmusError):
     """The signer refuses: it does not understand the request, or its policy forbids it. Nothing was signed."""
 

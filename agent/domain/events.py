@@ -230,6 +230,15 @@ class Break(msgspec.Struct, frozen=True):
     outside: Amount
     cause: str
     proved: Amount | None = None
+    about: Literal["balance", "order", "nonce"] = "balance"
+
+    @property
+    def is_balance(self) -> bool:
+        return self.about == "balance"
+
+    @property
+    def is_nonce(self) -> bool:
+        return self.about == "nonce"
 
 
 class Reconciled(msgspec.Struct, frozen=True, tag=True):

@@ -123,7 +123,6 @@ class Order(msgspec.Struct):
     approved_ns: int
     nonce: int | None = None
     attempts: list[Attempt] = msgspec.field(default_factory=list)
-    approvals: int = 1  # attempts that were approved; one more than sent while a signature is awaited
     venue_order_id: str = ""
     reason: str = ""
     sent_ns: int = 0

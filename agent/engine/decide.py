@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from agent.domain.amount import Amount
 from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused
 from agent.domain.intent import Intent
-from agent.domain.order import OrderState
-from agent.domain.plan import ChainPlan, Plan, Reason
+from agent.domain.order import RESTING, Order, OrderState
+from agent.domain.plan import ChainPlan, PlaceOrder, Plan, Reason
 from agent.domain.price import Price, worse_by
 from agent.engine.propose import permission, trade
 from agent.engine.state import Parent, State
@@ -39,8 +39,8 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
         reasons.append(Reason("QUANTITY_BELOW_MINIMUM", f"{intent.quantity} is below the smallest lot of any venue, {least}"))
     if all(account != intent.account for account, _ in state.adopted):
         reasons.append(Reason("VALIDATION_FAILED", f"this agent works no account named {intent.account[:40]!r}"))
-    if state.halted:
-        reasons.append(Reason("TRADING_HALTED", next(iter(state.halted.values()))))
+    if halt := _halt(intent, state, world):
+        reasons.append(Reason("TRADING_HALTED", halt))
     if reasons or view.mid is None:
         return IntentRefused(intent, tuple(reasons))
     return IntentAccepted(intent, view.mid, coin_price(world, intent.quote, now_ns))
@@ -49,18 +49,26 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
 def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]:
     """What to do now, for every live parent. Called after each batch of facts and at every tick."""
     events: list[Event] = []
-    for parent in state.parents.values():
-        if parent.is_live:
-            events.extend(_work(parent, state, world, rules, now_ns))
-            if events:  # one parent at a time: what was decided must be in the state before the next one is looked at
-                break
+    for parent in state.live.values():
+        events.extend(_work(parent, state, world, rules, now_ns))
+        if events:  # one parent at a time: what was decided must be in the state before the next one is looked at
+            break
     return events
+
+
+def _halt(intent: Intent, state: State, world: World) -> str:
+    """Why nothing new may be traded for the parent; empty as long as one of its instruments may be."""
+    if not state.halted:
+        return ""
+    listed = [one for one in world.market.instruments() if one.market == intent.market]
+    halts = [state.halt_of(one.venue, one.id) for one in listed]
+    return halts[0] if halts and all(halts) else state.halt_of()
 
 
 def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int) -> Iterator[Event]:
     intent, left = parent.intent, state.remaining(parent)
-    flying = {order.plan.venue for order in state.unsettled(intent.intent_id)}
-    if flying - _stuck(state, world, now_ns):
+    flying = state.unsettled(intent.intent_id)
+    if {order.plan.venue for order in flying if not _is_patient(order)} - _stuck(state, world, now_ns):
         return
     ended = _end(parent, left, state, world, rules, now_ns)
     if ended is not None:
@@ -68,7 +76,7 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
             yield ended
         return
     piece = due(intent, left, parent.slices, parent.slice_ns, now_ns)
-    if piece is None or state.halted or _rests(parent, now_ns) or _waits_for_chain(intent, state, world, now_ns):
+    if piece is None or _halt(intent, state, world) or _rests(parent, now_ns) or _waits_for_chain(intent, state, world, now_ns):
         return
     view = world.market.view(intent.market, now_ns)
     if view.mid is None or not (world.has_begun or world.ready.issuperset(world.profiles)):
@@ -84,6 +92,11 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     yield from trade(parent, route, piece, view, limit, state, world, rules, now_ns)
 
 
+def _is_patient(order: Order) -> bool:
+    """An order that rests may rest long; the parent does not wait for it."""
+    return order.state in RESTING and isinstance(order.plan, PlaceOrder) and order.plan.time_in_force in ("GTC", "POST")
+
+
 def _limit(parent: Parent) -> Price:
     return worse_by(parent.arrival, parent.intent.slippage_bps_max, selling=parent.intent.side == "sell")
 
@@ -97,8 +110,8 @@ def _route(parent: Parent, quantity: Amount, view: View, state: State, world: Wo
 def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> str:
     """What stands in the way of the rest just now, for people; empty if nothing does."""
     intent = parent.intent
-    if state.halted:
-        return next(iter(state.halted.values()))
+    if halt := _halt(intent, state, world):
+        return halt
     if away := sorted(world.profiles.keys() - world.ready):
         return f"not connected: {', '.join(away)}"
     view = world.market.view(intent.market, now_ns)
@@ -164,8 +177,9 @@ def _stuck(state: State, world: World, now_ns: int) -> set[str]:
 
     waiting = {
         o.plan.venue
-        for o in state.chain_orders()
-        if o.state is OrderState.UNKNOWN or now_ns > o.approved_ns + STUCK_NS or is_priced_out(o.plan)
+        for o in state.working.values()
+        if o.state is OrderState.UNKNOWN
+        or (isinstance(o.plan, ChainPlan) and (now_ns > o.approved_ns + STUCK_NS or is_priced_out(o.plan)))
     }
     return waiting | (world.profiles.keys() - world.ready)
 
@@ -196,9 +210,9 @@ def capacity(state: State, world: World, rules: Rules, parent: Parent, now_ns: i
     Nothing at a venue that is away or failed the parent too often, nothing on a chain where a transaction is stuck or gas too dear.
     """
     intent, found = parent.intent, dict[str, Amount]()
-    closed = _given_up(parent) | _stuck(state, world, now_ns) | _too_dear(world, rules)
+    closed = _given_up(parent) | _stuck(state, world, now_ns) | _too_dear(world, rules) | state.status.keys()
     for instrument in world.market.instruments():
-        if instrument.market != intent.market or instrument.venue in closed:
+        if instrument.market != intent.market or instrument.venue in closed or state.halt_of(instrument.venue, instrument.id):
             continue
         asset = instrument.base if intent.side == "sell" else instrument.quote
         free = state.free(intent.account, instrument.venue, asset)

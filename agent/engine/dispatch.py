@@ -7,12 +7,13 @@ always counts for more than how the send went.
 import asyncio
 from collections.abc import Mapping
 
+from agent import observe
 from agent.domain.errors import FrameError, IsthmusError, JournalError, OutcomeUnknown, VenueError
 from agent.domain.events import OrderReported, OrderSent
-from agent.domain.order import IN_DOUBT, OrderState
-from agent.domain.plan import Approved, CancelOrder, Plan, Signed, SignedTransaction
+from agent.domain.order import IN_DOUBT, RESTING, OrderState
+from agent.domain.plan import Approved, CancelOrder, CancelTransaction, PlaceOrder, Plan, Signed, SignedTransaction
 from agent.engine.record import Recorder
-from agent.ports import Signer, Venue
+from agent.ports import Latch, Signer, Venue
 
 SEND_TIMEOUT_S = 15.0
 DRAIN_S = 10.0
@@ -22,8 +23,10 @@ NEVER_SENT = "never sent"
 class Dispatch:
     """Owns the sends that are under way."""
 
-    def __init__(self, recorder: Recorder, venues: Mapping[str, Venue], signers: Mapping[str, Signer]) -> None:
-        self._recorder, self._venues, self._signers = recorder, venues, signers
+    def __init__(
+        self, recorder: Recorder, venues: Mapping[str, Venue], signers: Mapping[str, Signer], latch: Latch, drain_s: float = DRAIN_S
+    ) -> None:
+        self._recorder, self._venues, self._signers, self._latch, self._drain_s = recorder, venues, signers, latch, drain_s
         self._gates = {name: asyncio.Semaphore(venue.profile.sends_in_flight_max) for name, venue in venues.items()}
         self._sends: set[asyncio.Task[None]] = set()
 
@@ -37,7 +40,7 @@ class Dispatch:
     async def drain(self) -> None:
         """Wait for the sends under way; what takes too long is interrupted, and therefore UNKNOWN."""
         if self._sends:
-            await asyncio.wait(self._sends, timeout=DRAIN_S)
+            await asyncio.wait(self._sends, timeout=self._drain_s)
         late = list(self._sends)
         for task in late:
             task.cancel()
@@ -45,6 +48,18 @@ class Dispatch:
             await asyncio.wait(late, timeout=DRAIN_S)
 
     async def _send(self, approved: Approved) -> None:
+        plan, world = approved.plan, self._recorder.world
+        if not approved.attempt:
+            await self._send_first(approved)
+            return
+        world.attempted_ns[plan.order_id] = self._recorder.clock.now_ns()
+        world.attempting.add(plan.order_id)
+        try:
+            await self._send_again(approved)
+        finally:
+            world.attempting.discard(plan.order_id)
+
+    async def _send_first(self, approved: Approved) -> None:
         plan = approved.plan
         async with self._gates[plan.venue]:
             if self._is_dropped(plan):
@@ -58,9 +73,27 @@ class Dispatch:
                 return
             if self._is_dropped(plan):  # signing may have taken its time
                 return
-            trace = (signed.tx_hash, signed.raw) if isinstance(signed, SignedTransaction) else ("", b"")
-            self._recorder.record([OrderSent(plan.order_id, *trace)])
+            self._recorder.record([_sent(approved, signed)])
             await self._deliver(plan, signed)
+
+    async def _send_again(self, approved: Approved) -> None:
+        """Another transaction for the nonce of an order that waits. Whatever becomes of it, the order stands as it stood."""
+        plan = approved.plan
+        async with self._gates[plan.venue]:
+            order = self._recorder.state.orders[plan.order_id]
+            try:
+                signed = await self._sign(approved)
+                if order.is_settled or self._recorder.stopping.is_set():
+                    return
+                self._recorder.record([_sent(approved, signed)])
+                await self._recorder.secured()
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    facts = await self._venues[plan.venue].send(signed)
+                self._recorder.absorb(plan.venue, facts)
+            except JournalError:
+                raise
+            except (IsthmusError, TimeoutError) as error:
+                observe.attempt_failed(plan.order_id, approved.attempt, str(error) or "no answer in time")
 
     async def _sign(self, approved: Approved) -> Signed:
         venue = approved.plan.venue
@@ -76,19 +109,25 @@ class Dispatch:
         return bool(reason)
 
     def _unwanted(self, plan: Plan) -> str:
+        state = self._recorder.state
         if self._recorder.stopping.is_set():
             return "the agent is stopping"
         if isinstance(plan, CancelOrder):
             return ""
-        parent = self._recorder.state.parents.get(plan.intent_id)
+        if reason := self._latch.engaged():
+            return reason
+        parent = state.parents.get(plan.intent_id)
         if parent is not None and parent.cancelled:
             return "the client cancelled"
         if parent is not None and self._recorder.clock.now_ns() >= parent.intent.deadline_ns:
             return "the deadline passed"
-        return next(iter(self._recorder.state.halted.values()), "")
+        if plan.venue in state.status:
+            return f"{plan.venue} takes cancels only: {state.status[plan.venue].reason}"
+        return state.halt_of(plan.venue, plan.instrument if isinstance(plan, PlaceOrder) else "")
 
     async def _deliver(self, plan: Plan, signed: Signed) -> None:
         """One send. From here on the order may exist outside, whatever happens to this program."""
+        await self._recorder.secured()
         state, reason = OrderState.UNKNOWN, "the send was interrupted"
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
@@ -107,9 +146,17 @@ class Dispatch:
 
     def _tell(self, order_id: str, state: OrderState, reason: str) -> None:
         """What we conclude from the send itself, unless the venue has spoken already."""
-        now = self._recorder.state.orders[order_id].state
-        if state is OrderState.REJECTED and now is OrderState.OPEN:  # one of the two is wrong: ask
+        order = self._recorder.state.orders[order_id]
+        if state is OrderState.REJECTED and (order.state in RESTING or order.fills):  # one of the two is wrong: ask
             state, reason = OrderState.UNKNOWN, f"the venue holds it, and yet: {reason}"
-        elif now is not OrderState.APPROVED and now not in IN_DOUBT:
+        elif order.state is not OrderState.APPROVED and order.state not in IN_DOUBT:
             return
         self._recorder.record([OrderReported(order_id, state, reason)])
+
+
+def _sent(approved: Approved, signed: Signed) -> OrderSent:
+    plan = approved.plan
+    if not isinstance(signed, SignedTransaction) or isinstance(plan, PlaceOrder | CancelOrder):
+        return OrderSent(plan.order_id)
+    is_cancel = isinstance(plan, CancelTransaction)
+    return OrderSent(plan.order_id, signed.tx_hash, signed.raw, approved.attempt, plan.gas_fee_max, plan.gas_tip, is_cancel)

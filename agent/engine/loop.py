@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from agent import observe
 from agent.domain.amount import Amount
-from agent.domain.errors import IsthmusError, JournalError
+from agent.domain.errors import JournalError, StartRefusedError
 from agent.domain.events import (
     BalanceAdopted,
     Break,
@@ -18,6 +18,7 @@ from agent.domain.events import (
     EngineStopped,
     IntentAccepted,
     IntentCancelled,
+    NonceAdopted,
     Reconciled,
     Record,
     Resumed,
@@ -27,15 +28,18 @@ from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
 from agent.engine.decide import accept, decide
 from agent.engine.dispatch import Dispatch
+from agent.engine.inquire import Inquiry
 from agent.engine.record import Recorder
 from agent.engine.state import LIVE, State
 from agent.engine.supervise import Supervisor
+from agent.engine.tend import tend
 from agent.engine.world import Rules, World
 from agent.market.view import Market
-from agent.ports import Clock, IntentView, Journal, Signer, Venue
-from agent.settlement.reconcile import ORDER_BREAK
+from agent.ports import Clock, IntentView, Journal, Latch, Signer, Venue
+from agent.settlement.repair import Repair
 
 TICK_S = 0.1
+KILL = "kill"  # the scope of the halt that the kill switch makes
 GRACE_NS = 60_000_000_000  # how long past its deadline an order in doubt is waited for
 
 
@@ -56,15 +60,21 @@ class Engine:
         run_id: str = "run",
         version: str = "",
         config_hash: str = "",
+        latch: Latch | None = None,
+        is_strict: bool = False,
     ) -> None:
+        """`latch`: the kill switch. `is_strict`: refuse to start while the state cannot be explained."""
         self.state = State()
         self.world = World(market, {n: v.profile for n, v in venues.items()}, live, {}, {}, set())
         self._venues, self._clock, self._rules = dict(venues), clock, rules
         self._started = EngineStarted(run_id, version, config_hash)
         self._recorder = Recorder(journal, clock, self.state, self.world, self._act)
-        self._dispatch = Dispatch(self._recorder, self._venues, signers)
-        self._supervisor = Supervisor(self._recorder, self._venues, clock, account)
-        self._check_due = asyncio.Event()
+        self._latch = latch or _Open()
+        drain_s = rules.knobs.timeout_disconnection_secs
+        self._dispatch = Dispatch(self._recorder, self._venues, signers, self._latch, drain_s)
+        self._inquiry = Inquiry(self._recorder, self._venues, clock, account, rules.knobs)
+        self._supervisor = Supervisor(self._recorder, self._venues, clock, self._inquiry, rules.knobs, is_strict=is_strict)
+        self._is_strict = is_strict
         self._why_stopped = ""
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -74,6 +84,7 @@ class Engine:
         try:
             self._recorder.replay()
             self._recorder.record([self._started])
+            self._refuse_halted()
             await self._work()
         except BaseException as error:
             self._recorder.fail(error)
@@ -82,6 +93,12 @@ class Engine:
             self._recorder.stopping.set()
             self._recorder.close()
             self._supervisor.up.set()
+
+    def _refuse_halted(self) -> None:
+        """What was halted in an earlier run still waits for a person."""
+        why = next((reason for scope, reason in self.state.halted.items() if scope != KILL), "")
+        if why and self._is_strict:
+            raise StartRefusedError(f"not started: {why}; `isthmus reconcile --adopt REASON` lifts the halt when it is explained")
 
     async def stop(self, reason: str = "asked to stop") -> None:
         """No new orders; sends under way are waited for, within bounds. The first reason counts."""
@@ -119,14 +136,17 @@ class Engine:
         watchers = [
             asyncio.create_task(watch(name)) for name in self._venues for watch in (self._supervisor.run, self._supervisor.mind)
         ]
-        watchers.append(asyncio.create_task(self._check()))
+        watchers.append(asyncio.create_task(self._supervisor.watch()))
         for watcher in watchers:
             self._recorder.guard(watcher)
         try:
             while not self.is_stopping:
                 await self._news()
+                self._look_at_latch()
+                now_ns = self.world.beat_ns = self._clock.now_ns()
                 if not self.is_stopping:
-                    self._recorder.record(decide(self.state, self.world, self._rules, self._clock.now_ns()))
+                    self._recorder.record(tend(self.state, self.world, self._rules, now_ns))
+                    self._recorder.record(decide(self.state, self.world, self._rules, now_ns))
         finally:  # streams stay open while sends are under way: their outcomes arrive there
             self._recorder.stopping.set()
             await self._dispatch.drain()
@@ -137,6 +157,14 @@ class Engine:
             self._recorder.record([EngineStopped(self.failure or self._why_stopped or "stopped")])
         if self._recorder.error is not None:
             raise self._recorder.error
+
+    def _look_at_latch(self) -> None:
+        """The kill switch works without us; here it becomes a halt that everybody can see, and is lifted with it."""
+        reason = self._latch.engaged()
+        if reason:
+            self._recorder.halt(KILL, reason)
+        elif KILL in self.state.halted and not self.is_stopping:
+            self._recorder.record([Resumed(KILL, "the kill switch was lifted")])
 
     async def _news(self) -> None:
         """Wait for facts, or for the next tick: time passing is a fact too."""
@@ -157,6 +185,7 @@ class Engine:
             return (Reason("AGENT_STOPPING", self.failure or "the agent is stopping; start it again"),)
         answer = accept(intent, self.state, self.world, self._rules, self._clock.now_ns())
         self._recorder.record([answer])
+        await self._recorder.secured()
         return () if isinstance(answer, IntentAccepted) else answer.reasons
 
     async def cancel(self, intent_id: str) -> bool:
@@ -166,6 +195,7 @@ class Engine:
             return False
         if not parent.cancelled:
             self._recorder.record([IntentCancelled(intent_id)])
+            await self._recorder.secured()
         return True
 
     def intents(self) -> Sequence[IntentView]:
@@ -179,13 +209,25 @@ class Engine:
 
     async def reconcile(self) -> Sequence[Break]:
         """Hold the journal against every venue and chain now. A difference counts when it stays while facts had time to arrive."""
-        found = await asyncio.gather(*(self._supervisor.check(name) for name in self._venues))
+        found = await asyncio.gather(*(self._inquiry.check(name) for name in self._venues))
         breaks = [one for some, _ in found for one in some]
         if not self.is_stopping:
             self._recorder.record([Reconciled(sum(count for _, count in found), tuple(breaks))])
         for one in breaks:
             observe.break_found(one)
         return breaks
+
+    async def repair(self, *, is_rehearsal: bool) -> Sequence[Repair]:
+        """What can be put right without a person's word, and is, unless this is a rehearsal. Every step is journaled.
+
+        Facts that were only missing (fills, ends of orders) are booked by asking; what is left is planned from what venues say.
+        """
+        found = await asyncio.gather(*(self._inquiry.repairs(name) for name in self._venues))
+        steps = [one for some in found for one in some]
+        if not is_rehearsal and not self.is_stopping:
+            self._recorder.record([event for one in steps for event in one.events])
+            await self._recorder.secured()
+        return steps
 
     async def adopt(self, reason: str) -> Sequence[Break]:
         """A person explains the differences: the balances of now are taken over, and every halt is lifted. What stays is returned.
@@ -197,35 +239,18 @@ class Engine:
             return breaks
         for one in breaks:
             change = one.outside - one.journal
-            if not one.asset.startswith(ORDER_BREAK) and change:
+            if one.is_balance and change:
                 self._recorder.record([BalanceAdopted(one.account, one.venue, change, reason)])
+            elif one.is_nonce:
+                self._recorder.record([NonceAdopted(one.venue, one.outside.units, reason)])
         left = await self.reconcile()
         if not left and not self.is_stopping:
-            self._recorder.record([Resumed(scope, reason) for scope in self.state.halted])
+            self._recorder.record([Resumed(scope, reason) for scope in self.state.halted if scope != KILL])
         return left
 
-    async def watch(self) -> None:
-        """The continuous check: reconcile while nothing is being worked; a difference that stays halts new orders."""
-        if self.state.working or self.is_stopping or not self.world.ready.issuperset(self._venues):
-            return
-        try:
-            breaks = await self.reconcile()
-        except (IsthmusError, TimeoutError) as error:
-            observe.query_failed("reconcile", str(error) or "timed out")
-            return
-        for one in breaks:
-            if not self._recorder.stopping.is_set() and not self._supervisor.is_busy(one.venue):
-                self._recorder.halt(one.venue, f"{one.venue} differs from the journal: {one.cause}; see `isthmus reconcile`")
-
     def remind(self) -> None:
-        """It is time for the continuous check. Returns at once."""
-        self._check_due.set()
-
-    async def _check(self) -> None:
-        while True:
-            await self._check_due.wait()
-            self._check_due.clear()
-            await self.watch()
+        """It is time for the continuous check of balances. Returns at once."""
+        self._supervisor.check_due.set()
 
     async def priced(self, market: str, timeout_s: float = 20.0) -> None:
         """Wait until there is a trusted price and every instrument of the market is known. Returns anyway when time is up."""
@@ -251,3 +276,10 @@ class Engine:
                 break
             await self._clock.sleep(TICK_S / 2)
         return self.state.parents[intent_id].status if intent_id in self.state.parents else ""
+
+
+class _Open:
+    """A kill switch that nobody has."""
+
+    def engaged(self) -> str:
+        return ""

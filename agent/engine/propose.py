@@ -134,7 +134,7 @@ def _gate(
         def free(venue: str, asset: Asset, account: str = account) -> Amount:
             return state.free(account, venue, asset) - Amount(promised.get((venue, asset.id), 0), asset)
 
-        situation = _situation(parent, reference, remaining, in_flight, free, state, world, rules, now_ns)
+        situation = _situation(plan, parent, reference, remaining, in_flight, free, state, world, rules, now_ns)
         answer = approve(plan, situation, _nonce(plan, state, world))
         if not isinstance(answer, Approved):
             yield OrderRefused(answer.plan, answer.reasons)
@@ -153,6 +153,7 @@ def _nonce(plan: Plan, state: State, world: World) -> int | None:
 
 
 def _situation(
+    plan: Plan,
     parent: Parent,
     reference: Price | None,
     remaining: Amount,
@@ -191,7 +192,7 @@ def _situation(
         remaining,
         lambda name: name in state.orders,
         in_flight,
-        next(iter(state.halted.values()), ""),
+        state.halt_of(plan.venue, plan.instrument if isinstance(plan, PlaceOrder) else ""),
     )
 
 

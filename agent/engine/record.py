@@ -14,6 +14,7 @@ from agent.domain.errors import IsthmusError, JournalError
 from agent.domain.events import (
     AttemptApproved,
     Event,
+    FillReversed,
     GasPaid,
     Halted,
     OrderApproved,
@@ -30,6 +31,7 @@ from agent.engine.state import State
 from agent.engine.world import World
 from agent.observe.records import recorded
 from agent.ports import Allowance, Clock, Journal, PrivateFact, Simulated, VenueEvent
+from agent.settlement.repair import INFERRED
 
 SUBSCRIBER_MAX = 4_096
 
@@ -173,7 +175,7 @@ class Recorder:
         if trouble:
             self.halt(venue, f"{trouble}; it was not booked, see `isthmus reconcile`")
             return
-        self.record([fact])
+        self.record([*self._outdone(fact), fact])
         match fact:
             case OrderFilled(fill=fill):
                 if too_much := excess(state, fill.order_id):
@@ -182,6 +184,14 @@ class Recorder:
                 self.forget_allowances(venue)
             case _:
                 pass
+
+    def _outdone(self, fact: PrivateFact) -> list[Event]:
+        """Trades that were inferred give way to the venue's own account of them."""
+        order = self.state.orders.get(fact.fill.order_id) if isinstance(fact, OrderFilled) else None
+        guesses = [one for one in order.fills if one.trade_id.startswith(INFERRED)] if order is not None else []
+        if isinstance(fact, OrderFilled) and fact.fill.trade_id.startswith(INFERRED):
+            return []
+        return [FillReversed(one.order_id, one.key, "the venue tells the trade itself") for one in guesses]
 
 
 def _end(queue: "asyncio.Queue[Record | None]") -> None:

@@ -7,7 +7,6 @@ import msgspec
 
 from agent.domain.amount import Amount, Asset, rescale_up, zero
 from agent.domain.events import (
-    AttemptApproved,
     BalanceAdopted,
     EngineStarted,
     FillReversed,
@@ -76,6 +75,7 @@ class State:
         self.parents: dict[str, Parent] = {}
         self.live: dict[str, Parent] = {}  # those of them that are worked
         self.orders: dict[str, Order] = {}
+        self.cancels: dict[str, list[str]] = {}  # order -> the orders that take it back
         self.working: dict[str, Order] = {}  # those of them through which something may still happen
         self.mined: dict[str, Order] = {}  # settled in a block that is not final yet
         self.ledger = Ledger()
@@ -133,8 +133,6 @@ class State:
                 order = self.orders[event.plan.order_id]
                 order.sent_ns, order.venue_order_id = record.at_ns, event.venue_order_id
                 self._move(order, OrderState.OPEN)
-            case AttemptApproved(approved=approved):
-                self.orders[approved.plan.order_id].approvals = approved.attempt + 1
             case OrderRefused(plan=plan):
                 if plan.intent_id in self.parents:
                     self.parents[plan.intent_id].refusals += 1
@@ -214,6 +212,8 @@ class State:
         self.orders[plan.order_id] = self.working[plan.order_id] = order
         if nonce is not None:
             self.nonces.setdefault(plan.venue, {})[nonce] = plan.order_id
+        if isinstance(plan, CancelOrder):
+            self.cancels.setdefault(plan.target_id, []).append(plan.order_id)
         parent = self.parents.get(plan.intent_id)
         if parent is not None:
             parent.orders.append(plan.order_id)
@@ -346,9 +346,8 @@ class State:
         self.ledger.post(entry(event, order.plan))
 
     def _restart(self) -> None:
-        """After a crash nobody knows whether a SENT order left; an order or attempt that was only APPROVED never did."""
+        """After a crash nobody knows whether a SENT order left; an order that was only APPROVED never did."""
         for order in list(self.working.values()):
-            order.approvals = max(len(order.attempts), 1)
             if order.state is OrderState.SENT:
                 order.reason = "the agent restarted before an answer came"
                 self._move(order, OrderState.UNKNOWN)

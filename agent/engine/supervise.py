@@ -7,41 +7,49 @@ can stand in the other's way. The adapters bound and conflate market data before
 
 import asyncio
 import zlib
-from collections.abc import Mapping
-
-import msgspec
+from collections.abc import Mapping, Sequence
 
 from agent import observe
-from agent.domain.errors import IsthmusError, JournalError
-from agent.domain.events import BalanceAdopted, Break, OrderReported, Reconciled, VenueConnected, VenueDisconnected
-from agent.domain.order import Order, OrderState
-from agent.domain.plan import ChainPlan, SignedTransaction
+from agent.domain.errors import IsthmusError, JournalError, StartRefusedError
+from agent.domain.events import (
+    Break,
+    OrderReported,
+    Reconciled,
+    VenueConnected,
+    VenueDisconnected,
+    VenueStatus,
+)
+from agent.domain.order import RESTING, Order, OrderState
+from agent.domain.plan import ChainPlan, PlaceOrder, SignedTransaction
+from agent.engine.inquire import QUERY_S, Inquiry
 from agent.engine.record import Recorder
-from agent.engine.state import reference_of
-from agent.ports import Clock, Snapshot, Venue
-from agent.settlement.reconcile import checked, compare
+from agent.ports import Clock, DeadMan, Snapshot, Venue
+from agent.settlement.knobs import Knobs
+from agent.settlement.reconcile import checked
 
-QUERY_S = 0.5
-QUERY_MAX_S = 10.0
-SNAPSHOT_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 15.0
-DOUBT_NS = 3_000_000_000  # an order that is not settled after this is asked about
+MS = 1_000_000
+BEAT_NS = 2_000_000_000  # an engine that did not go round for so long is not alive
 REBROADCAST_NS = 2_000_000_000
 BACKOFF_MAX_S = 30.0
 STEADY_NS = 30_000_000_000  # a connection that lived so long starts the pauses anew
-SETTLE_TRIES = 16  # with QUERY_S between: how long facts may be under way before a difference counts
 BURST_MAX = 256  # facts taken in before everybody else has a turn
 
 
 class Supervisor:
     """Watches all venues for the engine. `up` is set when every venue has been connected and checked."""
 
-    def __init__(self, recorder: Recorder, venues: Mapping[str, Venue], clock: Clock, account: str) -> None:
-        self._recorder, self._venues, self._clock, self._account = recorder, venues, clock, account
+    def __init__(
+        self, recorder: Recorder, venues: Mapping[str, Venue], clock: Clock, inquiry: Inquiry, knobs: Knobs, *, is_strict: bool
+    ) -> None:
+        self._recorder, self._venues, self._clock, self._inquiry = recorder, venues, clock, inquiry
+        self._knobs, self._is_strict = knobs, is_strict
         self._state, self._world = recorder.state, recorder.world
         self._troubles: dict[str, str] = {}
         self._connected: set[str] = set()
         self._asked: dict[str, tuple[int, int]] = {}  # order id -> (times asked, not again before)
+        self._armed_ns: dict[str, int] = {}
+        self.check_due = asyncio.Event()
         self.up = asyncio.Event()
 
     async def run(self, name: str) -> None:
@@ -58,11 +66,12 @@ class Supervisor:
         """Ask for every order whose outcome is open for too long, by its own id, with growing pauses, until cancelled."""
         while True:
             await self._clock.sleep(QUERY_S)
+            await self._arm(name)
             due = self._due(name)
             if not due:
                 continue
             try:
-                await self._rebroadcast(name, await self.snapshot(name))
+                await self._rebroadcast(name, await self._inquiry.snapshot(name))
             except JournalError:
                 raise
             except (IsthmusError, TimeoutError) as error:
@@ -70,38 +79,39 @@ class Supervisor:
             for order in due:
                 self._asked_again(order)
 
+    async def watch(self) -> None:
+        """The continuous check of balances, whenever it is due: a difference that stays halts the place where it is."""
+        await self.up.wait()
+        await self._clock.sleep(self._knobs.reconciliation_startup_delay_secs)
+        while True:
+            await self.check_due.wait()
+            self.check_due.clear()
+            for name in self._venues:
+                if name in self._world.ready and not self._inquiry.is_busy(name) and not self._recorder.stopping.is_set():
+                    await self._watch(name)
+
+    async def _watch(self, name: str) -> None:
+        try:
+            breaks, compared = await self._inquiry.check(name)
+        except JournalError:
+            raise
+        except (IsthmusError, TimeoutError) as error:
+            observe.query_failed(name, _words(error))
+            return
+        if self._recorder.stopping.is_set() or self._inquiry.is_busy(name):
+            return
+        self._recorder.record([Reconciled(compared, tuple(breaks))])
+        self._halt(name, breaks)
+
+    def _halt(self, name: str, breaks: Sequence[Break]) -> None:
+        for one in breaks:
+            observe.break_found(one)
+        if breaks:
+            self._recorder.halt(name, f"{name} differs from the journal: {breaks[0].cause}; see `isthmus reconcile`")
+
     def waiting_for(self) -> str:
         """Which venues are not ready, and what the last word about them was."""
         return "; ".join(f"{n}: {self._troubles.get(n, 'no answer yet')}" for n in self._venues if n not in self._world.ready)
-
-    def is_busy(self, name: str) -> bool:
-        """Whether an order is under way at the venue, so that its balances may differ for a moment."""
-        return any(order.plan.venue == name for order in self._state.working.values())
-
-    async def snapshot(self, name: str) -> Snapshot:
-        """What the venue says about balances and our open orders; the facts in it are taken in. Raises as `Venue.snapshot`."""
-        open_orders = [*self._state.working.values(), *self._state.mined.values()]
-        asked = [reference_of(o) for o in open_orders if o.plan.venue == name and o.sent_ns]
-        try:
-            async with asyncio.timeout(SNAPSHOT_TIMEOUT_S):
-                found = await self._venues[name].snapshot(asked)
-        except TimeoutError:
-            raise TimeoutError(f"no snapshot within {SNAPSHOT_TIMEOUT_S:.0f} s") from None
-        self._recorder.absorb(name, found.facts)
-        if found.nonce is not None:
-            self._world.nonces[name] = found.nonce
-        return msgspec.structs.replace(found, account=self._account)
-
-    async def check(self, name: str) -> tuple[list[Break], int]:
-        """Hold the journal against one venue: (breaks, balances compared). Repeats while facts may still be under way."""
-        for turn in range(SETTLE_TRIES):
-            snapshot = await self.snapshot(name)
-            self._adopt(snapshot)
-            breaks = list(compare(self._state.ledger, [snapshot], self._state.orders))
-            if not breaks or self._recorder.stopping.is_set() or turn + 1 == SETTLE_TRIES:
-                break
-            await self._clock.sleep(QUERY_S)
-        return breaks, checked(self._state.ledger, [snapshot])
 
     # -- the stream ------------------------------------------------------------------------------------------------------
 
@@ -156,10 +166,12 @@ class Supervisor:
             attempt += 1
             await self._clock.sleep(backoff_s(name, attempt))
         self._recorder.record([Reconciled(compared, tuple(breaks))])
-        if breaks and not self.is_busy(name):
-            for one in breaks:
-                observe.break_found(one)
-            self._recorder.halt(name, f"{name} differs from the journal: {breaks[0].cause}; see `isthmus reconcile`")
+        if not self._inquiry.is_busy(name):
+            self._halt(name, breaks)
+        if self._is_strict and not self._world.has_begun and (why := self._state.halted.get(name)):
+            how = "`isthmus reconcile --repair` or `--adopt REASON` explains it"
+            self._recorder.fail(StartRefusedError(f"not started: {why.partition('; see')[0]}; {how}"))
+            return
         self._world.ready.add(name)
         self._recorder.woken.set()
         if self._world.ready.issuperset(self._venues):
@@ -168,20 +180,13 @@ class Supervisor:
 
     async def _agreed(self, name: str) -> tuple[list[Break], int]:
         """As `check`, without waiting for orders that are still under way: their differences are explained later."""
-        if not self.is_busy(name):
-            return await self.check(name)
-        snapshot = await self.snapshot(name)
-        self._adopt(snapshot)
-        if not self.is_busy(name):  # what was open is settled now: the balances must agree
-            return await self.check(name)
-        return list(compare(self._state.ledger, [snapshot], self._state.orders)), checked(self._state.ledger, [snapshot])
-
-    def _adopt(self, snapshot: Snapshot) -> None:
-        """The first sight of a venue: its balances, zeros left out, are the opening position. Once for each account and venue."""
-        if (self._account, snapshot.venue) in self._state.adopted or self._recorder.is_closed:
-            return
-        held = [one for one in snapshot.balances if one] or list(snapshot.balances[:1])
-        self._recorder.record([BalanceAdopted(self._account, snapshot.venue, amount, "opening balance") for amount in held])
+        if not self._inquiry.is_busy(name):
+            return await self._inquiry.check(name)
+        snapshot = await self._inquiry.snapshot(name)
+        self._inquiry.adopt(snapshot)
+        if not self._inquiry.is_busy(name):  # what was open is settled now: the balances must agree
+            return await self._inquiry.check(name)
+        return self._inquiry.breaks(snapshot), checked(self._state.ledger, [snapshot])
 
     # -- doubts ----------------------------------------------------------------------------------------------------------
 
@@ -190,17 +195,49 @@ class Supervisor:
         self._asked = {one: said for one, said in self._asked.items() if one in self._state.working}
         found = []
         for order in self._state.working.values():
-            if order.plan.venue == name and order.sent_ns:
-                first_ns = order.sent_ns if order.state is OrderState.UNKNOWN else order.sent_ns + DOUBT_NS
-                if now_ns >= max(first_ns, self._asked.get(order.order_id, (0, 0))[1]):
-                    found.append(order)
+            again_ns = self._asked.get(order.order_id, (0, 0))[1]
+            if order.plan.venue == name and order.sent_ns and now_ns >= max(self._first_ns(order), again_ns):
+                found.append(order)
         return found
 
+    def _first_ns(self, order: Order) -> int:
+        """From when on an order is asked about: at once when it is in doubt, later when it may still answer by itself."""
+        knobs = self._knobs
+        if order.state is OrderState.UNKNOWN or order.lacks_fills:
+            return order.sent_ns
+        if order.state in RESTING and isinstance(order.plan, PlaceOrder):
+            return order.sent_ns + max(int(knobs.open_check_interval_secs * 10**9), knobs.open_check_threshold_ms * MS)
+        return order.sent_ns + knobs.inflight_check_threshold_ms * MS
+
     def _asked_again(self, order: Order) -> None:
-        """The pause doubles up to a limit; the questions never end."""
-        times = self._asked.get(order.order_id, (0, 0))[0] + 1
-        pause_s = min(QUERY_S * 2 ** min(times, 8), QUERY_MAX_S)
+        """The pause doubles up to a limit; the questions never end. After some of them people are told."""
+        knobs, times = self._knobs, self._asked.get(order.order_id, (0, 0))[0] + 1
+        is_resting = order.state in RESTING and isinstance(order.plan, PlaceOrder)
+        longest_s = knobs.open_check_interval_secs if is_resting else knobs.inflight_check_interval_ms / 1_000
+        pause_s = longest_s if is_resting else min(QUERY_S * 2 ** min(times - 1, 8), longest_s)
         self._asked[order.order_id] = times, self._clock.now_ns() + int(pause_s * 10**9)
+        if order.state is OrderState.UNKNOWN and times == knobs.inflight_check_retries:
+            observe.order_in_doubt(order.order_id, times)
+
+    async def _arm(self, name: str) -> None:
+        """Tell a venue's dead-man switch that we live: the engine goes round, the journal takes records, the venue is in step."""
+        venue, now_ns = self._venues[name], self._clock.now_ns()
+        if not isinstance(venue, DeadMan) or not venue.countdown_s or name not in self._world.ready:
+            return
+        is_alive = self._recorder.error is None and now_ns - self._world.beat_ns < BEAT_NS
+        if not is_alive or now_ns < self._armed_ns.get(name, 0) + venue.countdown_s * 10**9 // 3:
+            return
+        self._armed_ns[name] = now_ns
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await venue.arm(venue.countdown_s)
+        except (IsthmusError, TimeoutError) as error:
+            reason = f"its dead-man switch cannot be armed: {_words(error)}"
+            self._recorder.absorb(name, [VenueStatus(name, "CANCEL_ONLY", reason)])
+            return
+        known = self._state.status.get(name)
+        if known is not None and known.reason.startswith("its dead-man switch"):
+            self._recorder.absorb(name, [VenueStatus(name, "TRADING")])
 
     async def _rebroadcast(self, name: str, snapshot: Snapshot) -> None:
         """A transaction of which no node says anything is sent again as the same bytes: it can only happen once."""
@@ -208,9 +245,10 @@ class Supervisor:
         known = {fact.order_id for fact in snapshot.facts if isinstance(fact, OrderReported)}
         for order in [one for one in self._state.chain_orders() if one.plan.venue == name and one.order_id not in known]:
             plan = order.plan
-            if isinstance(plan, ChainPlan) and order.nonce is not None and order.raw and now_ns - order.sent_ns > REBROADCAST_NS:
+            last = order.attempts[-1] if order.attempts else None
+            if isinstance(plan, ChainPlan) and order.nonce is not None and last and now_ns - last.sent_ns > REBROADCAST_NS:
                 wallet = venue.profile.wallet
-                signed = SignedTransaction(order.order_id, plan.chain_id, wallet, order.nonce, order.tx_hash, order.raw)
+                signed = SignedTransaction(order.order_id, plan.chain_id, wallet, order.nonce, last.tx_hash, last.raw)
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     self._recorder.absorb(name, await venue.send(signed))
 

@@ -7,6 +7,7 @@ from agent.market.view import Market
 from agent.ports import Allowance, Profile, Simulated
 from agent.risk.limits import Limits
 from agent.routing.cost import BATCH_GAS, GasPrice
+from agent.settlement.knobs import Knobs
 
 NATIVE_GROUP = "ETH"  # the group of every supported chain's own coin
 
@@ -19,6 +20,8 @@ class Rules(msgspec.Struct, frozen=True):
     deadline_s: int = 60  # how long a batch may wait for its block
     gas_tip: int = 10**9
     gas_base: int = BATCH_GAS  # of a batch itself: router, permit, token transfers
+    outbid_after_s: int = 30  # a transaction that waits longer for its block is outbid
+    knobs: Knobs = Knobs()
 
 
 class World(msgspec.Struct):
@@ -31,6 +34,9 @@ class World(msgspec.Struct):
     nonces: dict[str, int]  # venue -> transactions mined from its wallet, as last seen
     ready: set[str]  # venues that are connected and reconciled
     simulated: dict[str, Simulated] = {}  # order -> how its waiting transaction would fare in the newest block
+    attempting: set[str] = set()  # orders for which another transaction is being signed or sent
+    attempted_ns: dict[str, int] = {}  # order -> when the last one was begun
+    beat_ns: int = 0  # when the engine last went round
     has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others
 
 

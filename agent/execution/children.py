@@ -60,7 +60,17 @@ def _book(intent: Intent, part: Part, order_id: str, tolerance: Tolerance) -> Pl
     quote = Amount(value // scale if intent.side == "sell" else -(-value // scale), found.quote)
     sell, buy = (base, quote) if intent.side == "sell" else (quote, base)
     return PlaceOrder(
-        order_id, intent.intent_id, intent.account, found.venue, found.id, intent.side, ticks, part.lots, "IOC", sell, buy
+        order_id,
+        intent.intent_id,
+        intent.account,
+        found.venue,
+        found.id,
+        intent.side,
+        ticks,
+        part.lots,
+        "GTC" if intent.rests else "IOC",
+        sell,
+        buy,
     )
 
 

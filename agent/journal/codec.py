@@ -7,8 +7,8 @@ What the chain shows: any changed, inserted, dropped, swapped or renumbered reco
 off at the end, or a journal that was rewritten from some point on. Keep a head elsewhere and hold it against `verify(anchor)`.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,9 +18,17 @@ from agent.domain.errors import JournalError, NumberError
 from agent.domain.events import Event, Record, Routed
 
 SCHEMA_VERSION = 1  # raised whenever an older agent could not read what a newer one writes
-GENESIS = hashlib.sha256(b"isthmus journal").hexdigest()
+GENESIS = sha256(b"isthmus journal").hexdigest()
 BODY_MAX = 1 << 20  # bytes of one event
 AT_NS_MAX = (1 << 63) - 1
+
+
+class ChainError(JournalError):
+    """Records do not fit together. `seq` is the first of them that is not as it was written, or is missing."""
+
+    def __init__(self, seq: int, message: str) -> None:
+        super().__init__(message)
+        self.seq = seq
 
 
 class Row(NamedTuple):
@@ -60,7 +68,7 @@ def decode(row: Row) -> Record:
 
 def seal(before: str, seq: int, at_ns: int, body: bytes) -> str:
     """The hash of a record, given the hash of the one before."""
-    return hashlib.sha256(b"\x01" + bytes.fromhex(before) + b"[%d,%d,%b]" % (seq, at_ns, body)).hexdigest()
+    return sha256(b"\x01%b[%d,%d,%b]" % (bytes.fromhex(before), seq, at_ns, body)).hexdigest()
 
 
 def rows_of(head: tuple[int, str], at_ns: int, events: Iterable[Event]) -> list[Row]:
@@ -77,14 +85,14 @@ def rows_of(head: tuple[int, str], at_ns: int, events: Iterable[Event]) -> list[
 
 
 def walk(rows: Iterable[Row], head: tuple[int, str] = (0, GENESIS)) -> Iterator[Row]:
-    """Passes rows on as long as they continue the chain from `head`; raises JournalError at the first that does not."""
+    """Passes rows on as long as they continue the chain from `head`; raises ChainError at the first that does not."""
     seq, before = head
     for row in rows:
         seq += 1
         if row.seq != seq:
-            raise JournalError(f"journal record {seq} is missing (found {str(row.seq)[:24]}); restore the journal from a copy")
+            raise ChainError(seq, f"journal record {seq} is missing (found {str(row.seq)[:24]}); restore the journal from a copy")
         if not _is_whole(row) or seal(before, seq, row.at_ns, row.body) != row.hash:
-            raise JournalError(f"journal record {seq} was changed after it was written; restore the journal from a copy")
+            raise ChainError(seq, f"journal record {seq} was changed after it was written; restore the journal from a copy")
         before = row.hash
         yield row
 
@@ -98,13 +106,14 @@ def check_version(version: int) -> None:
 
 
 def check_anchor(seq: int, found: str | None, anchor: tuple[int, str]) -> None:
-    """Holds a head kept elsewhere against the hash `found` at its place (None if the journal ends before it)."""
+    """Holds a head kept elsewhere against the hash `found` at its place (None if the journal ends before it, at `seq`)."""
     if found is None:
-        raise JournalError(
-            f"the journal ends at record {seq}, but record {anchor[0]} was seen before; restore the journal from a copy"
+        raise ChainError(
+            seq + 1, f"the journal ends at record {seq}, but record {anchor[0]} was seen before; restore the journal from a copy"
         )
     if found != anchor[1]:
-        raise JournalError(f"journal record {anchor[0]} is not the one that was seen before; restore the journal from a copy")
+        text = f"journal record {anchor[0]} is not the one that was seen before; restore the journal from a copy"
+        raise ChainError(anchor[0], text)
 
 
 def _is_whole(row: Row) -> bool:

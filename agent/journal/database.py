@@ -1,11 +1,13 @@
 """A line to the desk's database: one PostgreSQL session that another thread may cut, and words for what goes wrong.
 
-Only a server that takes writes is spoken to: what a copy of it says may be old. Every wait ends: connecting after
-`CONNECT_S`, and whatever is under way the moment somebody calls `cut`.
+Only a server that takes writes is spoken to: what a copy of it says may be old. Every wait ends: connecting and dead networks after
+`Place.silent_s`, and whatever is under way the moment somebody calls `cut`.
 """
 
+import contextlib
+import math
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, LiteralString, NamedTuple
 
 import msgspec
@@ -14,10 +16,10 @@ import psycopg
 from agent.domain.errors import JournalError
 from agent.journal.sqlite import Durability
 
-CONNECT_S = 5  # for each host that the address names
 LOCK_S = 5  # for a row that another session changes
 IDLE_S = 5  # a session that falls silent in the middle of a transaction is ended by the server, and its locks with it
-SILENT_S = 15  # an acknowledgement that the network owes us; leases are watched separately and may cut earlier
+SILENT_S = 5.0  # how long the network may owe us an answer or a connection
+CONNECT_S_MIN = 2  # less is not taken by the library
 ERROR_CHARS = 240
 
 
@@ -27,17 +29,16 @@ class Place(msgspec.Struct, frozen=True):
     url: str
     durability: Durability
     password: Callable[[], str] | None = None
+    silent_s: float = SILENT_S  # for each host that the address names
 
 
-class LinkLost(JournalError):
+class LinkLostError(JournalError):
     """The session is gone, or there is none to be had: what was under way happened or did not, and may be asked for again."""
 
 
 class Answer(NamedTuple):
-    """`count`: rows that were returned or changed."""
-
     rows: list[tuple[Any, ...]]
-    count: int
+    touched: int  # how many were returned or changed
 
 
 class Link:
@@ -51,7 +52,7 @@ class Link:
         self._is_cut = False
 
     def run(self, query: LiteralString, arguments: Sequence[object] = ()) -> Answer:
-        """One statement, which is one transaction. Raises LinkLost, or JournalError with what the server has against it."""
+        """One statement, which is one transaction. Raises LinkLostError, or JournalError with what the server has against it."""
         session = self._session or self._connect()
         try:
             cursor = session.execute(query, arguments or None, binary=True)
@@ -59,19 +60,19 @@ class Link:
         except psycopg.Error as e:
             if session.closed:
                 self.close()
-                raise LinkLost(f"the connection to the journal's database was lost ({flat(e)}); see to the server") from e
+                raise LinkLostError(f"the connection to the journal's database was lost ({flat(e)}); see to the server") from e
             raise JournalError(f"the journal's database refused ({flat(e)}); see to the server") from e
         return Answer(rows, cursor.rowcount)
 
-    def transact(self, statements: Sequence[LiteralString]) -> None:
-        """All statements or none."""
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements of the block, or none."""
         self.run("BEGIN")
         try:
-            for statement in statements:
-                self.run(statement)
+            yield
             self.run("COMMIT")
-        except LinkLost:
-            raise
+        except LinkLostError:
+            raise  # nothing is left to roll back
         except JournalError:
             self.run("ROLLBACK")
             raise
@@ -102,7 +103,7 @@ class Link:
         session = _open(self._place, self.name)
         self._session = session
         # A second descriptor of the same socket: it stays ours when the library closes its own, so `cut` never meets a stranger's.
-        self._plug = socket.fromfd(session.fileno(), socket.AF_UNIX if _is_unix(session) else socket.AF_INET, socket.SOCK_STREAM)
+        self._plug = socket.fromfd(session.fileno(), socket.AF_INET, socket.SOCK_STREAM)  # of whatever family
         if self._is_cut:  # while we connected
             self.close()
             self._refuse_cut()
@@ -114,18 +115,18 @@ class Link:
         return session
 
     def _settle_in(self) -> None:
-        """The session's rules. Raises LinkLost for a server that is a copy, JournalError for one that forgets at a power loss."""
+        """The session's rules. Raises LinkLostError for a copy of a server, JournalError for one that forgets at a power loss."""
         commit = "on" if self._place.durability == "power" else "local"
         (found,) = self.run(_SETTLE_IN, (commit, f"{LOCK_S}s", f"{IDLE_S}s")).rows
         is_copy, fsync = found[-2:]
         if is_copy:
-            raise LinkLost("the journal's database is a copy of another server (in recovery); name the one that takes writes")
+            raise LinkLostError("the journal's database is a copy of another server (in recovery); name the one that takes writes")
         if fsync != "on" and self._place.durability == "power":
-            raise JournalError('the journal\'s database runs with fsync off and would lose records; turn it on, or set durability = "process"')
+            raise JournalError('the journal\'s database runs with fsync off; turn it on, or set durability = "process"')
 
     def _refuse_cut(self) -> None:
         if self._is_cut:
-            raise LinkLost("the line to the journal's database was cut; start the agent again")
+            raise LinkLostError("the line to the journal's database was cut; start the agent again")
 
 
 def flat(e: psycopg.Error) -> str:
@@ -137,22 +138,20 @@ def _open(place: Place, name: str) -> "psycopg.Connection[tuple[Any, ...]]":
     try:
         return psycopg.connect(
             place.url,
-            **({} if place.password is None else {"password": place.password()}),
+            password=None if place.password is None else place.password(),
             autocommit=True,
             application_name=name,
-            connect_timeout=CONNECT_S,
-            tcp_user_timeout=SILENT_S * 1_000,
-            keepalives_idle=SILENT_S,
+            connect_timeout=max(CONNECT_S_MIN, math.ceil(place.silent_s)),
+            tcp_user_timeout=math.ceil(place.silent_s * 1_000),
+            keepalives_idle=math.ceil(place.silent_s),
             client_encoding="utf8",
         )
     except psycopg.Error as e:
         trouble = flat(e)
     # Raised out here, so that no frame that knows the password hangs on the error.
-    raise LinkLost(f"the journal's database cannot be reached ({trouble}); start it, or correct journal.url and journal.password")
-
-
-def _is_unix(session: "psycopg.Connection[tuple[Any, ...]]") -> bool:
-    return session.info.host.startswith(("/", "@"))
+    raise LinkLostError(
+        f"the journal's database cannot be reached ({trouble}); start it, or correct journal.url and journal.password"
+    )
 
 
 def _shut(plug: socket.socket) -> None:

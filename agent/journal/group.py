@@ -7,7 +7,8 @@ nothing more is taken.
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from agent.domain.errors import JournalError
 from agent.journal.codec import Row
@@ -15,19 +16,18 @@ from agent.journal.codec import Row
 ROWS_MAX = 65_536  # records that may wait for the disk
 BYTES_MAX = 64 << 20  # and bytes of them
 
-_Waiting = list[tuple[int, asyncio.Future[None]]]
-
 
 class GroupCommit:
     """One thread that writes what piled up while the write before was under way. Fail-stop, see above.
 
     `write` is called in that thread with rows in the order of their numbers and returns when they are safe. It raises JournalError
-    or OSError; what else it raises stops the journal as well.
+    or OSError; what else it raises stops the journal as well. Everything else is for the thread of the loop, one loop at a time.
     """
 
     def __init__(self, write: Callable[[Sequence[Row]], None], name: str) -> None:
         self._write, self._name = write, name
-        self._guard = threading.Condition(threading.Lock())  # over everything below
+        self._guard = threading.Lock()  # over what both threads change
+        self._settled = threading.Condition(self._guard)
         self._bell = threading.Lock()  # free while the thread has something to do: cheaper to ring than a condition
         self._bell.acquire()
         self._rows: list[Row] = []
@@ -35,7 +35,8 @@ class GroupCommit:
         self._pushed = self._secured = 0
         self._failure = ""
         self._is_closing = False
-        self._waiting: dict[asyncio.AbstractEventLoop, _Waiting] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # changed by the loop's thread alone
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -43,37 +44,45 @@ class GroupCommit:
         """Hand over rows that follow those before. Never waits for the disk. Raises JournalError, and then takes none of them."""
         if not rows:
             return
-        size = sum(len(row.body) for row in rows)
+        size = len(rows[0].body) if len(rows) == 1 else sum(len(row.body) for row in rows)
         with self._guard:
-            self._refuse()
-            is_first = not self._rows
-            if not is_first and (len(self._rows) + len(rows) > ROWS_MAX or self._bytes + size > BYTES_MAX):
-                raise JournalError(f"{len(self._rows)} records wait for the disk, which is too slow for them; nothing was recorded")
+            if self._failure or self._is_closing:
+                self._refuse()
+            waiting = self._rows
+            if not waiting:
+                self._bell.release()
+            elif len(waiting) + len(rows) > ROWS_MAX or self._bytes + size > BYTES_MAX:
+                raise JournalError(f"{len(waiting)} records wait for the disk, which is too slow for them; nothing was recorded")
             if not self._pushed:
                 self._secured = rows[0].seq - 1
-            self._rows += rows
+            waiting.extend(rows)
             self._bytes += size
             self._pushed = rows[-1].seq
-            if is_first:
-                self._bell.release()
 
     async def secured(self, seq: int) -> None:
         """Returns when the record `seq` and all before it are written. Raises JournalError if that will never be."""
-        if seq <= self._secured:
-            return
+        future = self.waiter(seq)
+        if future is not None:
+            await future
+
+    def waiter(self, seq: int) -> asyncio.Future[None] | None:
+        """What `secured` waits for; None if that is nothing."""
+        if self._is_settled(seq):
+            return None
         loop = asyncio.get_running_loop()
-        with self._guard:
-            if self._is_settled(seq):
-                return
-            future: asyncio.Future[None] = loop.create_future()
-            self._waiting.setdefault(loop, []).append((seq, future))
-        await future
+        if loop is not self._loop:
+            self._loop, self._waiting = loop, []  # those of a loop that has ended wait no more
+        future = loop.create_future()
+        self._waiting.append((seq, future))
+        if seq <= self._secured or self._failure:
+            self._release()  # just now, and perhaps before we were seen waiting
+        return future
 
     def drain(self) -> None:
         """Blocks until everything that was pushed before is written. Raises JournalError if that will never be."""
         with self._guard:
             seq = self._pushed
-            self._guard.wait_for(lambda: self._failure or seq <= self._secured)
+            self._settled.wait_for(lambda: self._failure or seq <= self._secured)
             self._is_settled(seq)
 
     @property
@@ -95,18 +104,15 @@ class GroupCommit:
         if seq <= self._secured or not self._pushed:
             return True
         if self._failure:
-            raise JournalError(
-                f"record {seq} did not reach the disk ({self._failure}); free the disk or repair it, then start again"
-            )
+            raise _lost(seq, self._failure)
         if seq > self._pushed:
             raise JournalError(f"record {seq} was never appended, the last one is {self._pushed}")
         return False
 
-    def _refuse(self) -> None:
+    def _refuse(self) -> NoReturn:
         if self._failure:
             raise JournalError(f"the journal takes no more records ({self._failure}); free the disk or repair it, then start again")
-        if self._is_closing:
-            raise JournalError("the journal is closed; open it again")
+        raise JournalError("the journal is closed; open it again")
 
     def _run(self) -> None:
         while not self._failure:
@@ -134,27 +140,27 @@ class GroupCommit:
                 self._failure, self._rows = failure, []
             else:
                 self._secured = seq
-            waiting, self._waiting = self._waiting, {}
-            for loop, waiters in waiting.items():
-                later = [] if failure else [waiter for waiter in waiters if waiter[0] > seq]
-                if later:
-                    self._waiting[loop] = later
-                    waiters[:] = [waiter for waiter in waiters if waiter[0] <= seq]
-            self._guard.notify_all()
-        for loop, waiters in waiting.items():
+            self._settled.notify_all()
+        if self._waiting and self._loop is not None:
             try:
-                loop.call_soon_threadsafe(_release, waiters, failure)
+                self._loop.call_soon_threadsafe(self._release)
             except RuntimeError:
-                continue  # that loop has ended: nobody waits in it any more
+                return  # that loop has ended: nobody waits in it any more
+
+    def _release(self) -> None:
+        """In the thread of the loop: wakes those whose record is written, or all when none will be any more."""
+        still: list[tuple[int, asyncio.Future[None]]] = []
+        for seq, future in self._waiting:
+            if future.done():
+                continue  # whoever waited gave up
+            if seq <= self._secured:
+                future.set_result(None)
+            elif self._failure:
+                future.set_exception(_lost(seq, self._failure))
+            else:
+                still.append((seq, future))
+        self._waiting = still
 
 
-def _release(waiters: Iterable[tuple[int, asyncio.Future[None]]], failure: str) -> None:
-    for seq, future in waiters:
-        if future.done():
-            continue  # whoever waited gave up
-        if failure:
-            future.set_exception(
-                JournalError(f"record {seq} did not reach the disk ({failure}); free the disk or repair it, then start again")
-            )
-        else:
-            future.set_result(None)
+def _lost(seq: int, failure: str) -> JournalError:
+    return JournalError(f"record {seq} did not reach the disk ({failure}); free the disk or repair it, then start again")

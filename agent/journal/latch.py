@@ -62,13 +62,13 @@ class FileLatch:
             self._remember(_entry("engaged", reason))
 
     def lift(self, reason: str) -> bool:
-        """Let orders pass again; False if none was blocked. The history is written first: JournalError, and it stays, if it cannot be."""
+        """Let orders pass again; False if none was blocked. JournalError, and it blocks on, when the history cannot be written."""
         was = self.engaged()
         if not was:
             return False
         try:
             self._remember(_entry("lifted", reason) | {"was": was})
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
             _sync(self._home)
         except OSError as error:
             raise JournalError(f"the kill latch {self._path} cannot be lifted ({error.strerror}): it still blocks") from None
@@ -81,7 +81,7 @@ class FileLatch:
         try:
             with self.path.open("rb") as file:
                 found = json.loads(file.read(FILE_BYTES_MAX))
-            return f"killed at {found['at']}: {_line(found['reason'])}"
+            return f"killed at {_line(found['at'])}: {_line(found['reason'])}"
         except (OSError, ValueError, KeyError, TypeError):
             return f"killed; {self._path} does not say why (see {HISTORY} beside it)"
 

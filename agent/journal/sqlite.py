@@ -1,65 +1,69 @@
 """The journal on disk: one SQLite file that a desk can copy, read with any tool, and check.
 
-What is promised when `append` returns:
-
-* `process`: the records are with the operating system. They survive `kill -9` and a crash of this program. A thread of the journal
-  asks the disk to write them down right after; a power loss takes at most what was appended since that last finished, usually a few
-  milliseconds, and always from the end: never a record in the middle.
-* `power`: the records are on the disk (fsync before the return). They survive a power loss if the disk keeps its own promise.
+* `process`: on return from `append` the records are with the operating system. They survive `kill -9` and a crash of this program.
+  A thread of the journal brings them to the disk right after; a power loss takes at most what was appended since that last
+  finished, usually a few milliseconds, and always from the end: never a record in the middle.
+* `power`: `append` hands the records to a thread that commits what piled up in one go; `secured` returns when they are on the disk
+  (fsync). They survive a power loss if the disk keeps its own promise.
 
 All events of one `append` are recorded, or none. A failed write or fsync stops the journal for good: the system may have dropped
-the pages, so trying again proves nothing. Open it anew; what is then read and verified is the truth.
+the pages, so trying again proves nothing. Open it anew; what is then read and verified is the truth. A disk that fills up is told
+before that, see `warning`.
 """
 
 import os
+import shutil
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from agent.domain.errors import JournalError
 from agent.domain.events import Event, Record
-from agent.journal.codec import GENESIS, SCHEMA_VERSION, Row, check_anchor, check_version, decode, rows_of, walk
+from agent.journal import store
+from agent.journal.codec import GENESIS, Row, check_anchor, decode, rows_of, walk
+from agent.journal.flush import Flusher
+from agent.journal.group import GroupCommit
+from agent.journal.head import HeadFile, check_kept, head_path, kept_head
 from agent.journal.lock import release_lock, take_lock
+from agent.journal.store import ERRORS, MOVE_PAGES
 
 Durability = Literal["process", "power"]
 
-APPLICATION_ID = 0x49535448  # 'ISTH': tells our files from other SQLite files
 PAGE_ROWS = 1_000
-BUSY_S = 1  # seconds to wait for a foreign program that writes to the file
-
-SCHEMA = (
-    "CREATE TABLE record (seq INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, body BLOB NOT NULL, hash TEXT NOT NULL) STRICT",
-    "CREATE TRIGGER record_gapless BEFORE INSERT ON record"
-    " WHEN NEW.seq IS NOT (SELECT COALESCE(MAX(seq), 0) + 1 FROM record)"
-    " BEGIN SELECT RAISE(ABORT, 'records are numbered without gaps'); END",
-    "CREATE TRIGGER record_no_update BEFORE UPDATE ON record BEGIN SELECT RAISE(ABORT, 'records are never changed'); END",
-    "CREATE TRIGGER record_no_delete BEFORE DELETE ON record BEGIN SELECT RAISE(ABORT, 'records are never deleted'); END",
-)
+FREE_MIN = 64 << 20  # bytes of the disk that should be left
+RETRY_PAGES = 100  # of the log, after which a full disk is tried again
+LOG_PAGES_MAX = 1_900  # from here on the writer itself moves the log into the database
 
 
 class SqliteJournal:
-    """Satisfies `ports.Journal`. Owns the file, the writer's lock and the head of the chain.
+    """Satisfies `ports.Journal`. Owns the file, the writer's lock, the head of the chain, and the thread that serves the disk.
 
-    Opening makes the file (0600) if it is absent, takes the lock, and verifies the whole chain (2 s a million records).
-    `read_only` takes no lock and follows a writer that runs. Every failure is a JournalError of one line.
+    Opening makes the file (0600) if it is absent, takes the lock, verifies the whole chain (2 s a million records) and holds it
+    against the head that was kept beside it. `read_only` takes no lock and follows a writer that runs. `accepts_loss`: a person
+    knows that records at the end are missing and goes on without them. Every failure is a JournalError of one line.
     """
 
-    def __init__(self, path: Path | str, durability: Durability = "process", *, read_only: bool = False) -> None:
+    def __init__(
+        self, path: Path | str, durability: Durability = "process", *, read_only: bool = False, accepts_loss: bool = False
+    ) -> None:
         self.path = Path(path).resolve()
-        self._is_read_only = read_only
+        self._is_read_only, self._accepts_loss = read_only, accepts_loss
         self._stopped = ""
-        self._guard = threading.Lock()
+        self._pages = self._pages_moved = 0  # of the log: written, and written when it was last moved into the database
+        self._log = -1
+        self._kept: HeadFile | None = None
+        self._commit: GroupCommit | None = None  # in mode `power`
+        self._flusher: Flusher | None = None  # in mode `process`
+        self._db: sqlite3.Connection | None = None  # for the caller's thread
+        self._back: sqlite3.Connection | None = None  # for ours
         self._lock = -1 if read_only else take_lock(self.path.with_name(self.path.name + ".lock"))
-        self._flusher: _Flusher | None = None
-        self._db: sqlite3.Connection | None = None
         try:
-            self._db = _connect(self.path, durability, read_only=read_only)
+            self._db = store.open_store(self.path, read_only=read_only)
             self._head = self.verify()
-            if durability == "process" and not read_only:
-                self._flusher = _Flusher(self.path.with_name(self.path.name + "-wal"))
-        except (sqlite3.Error, OSError) as e:
+            if not read_only:
+                self._start(durability)
+        except ERRORS as e:
             self.close()
             raise JournalError(f"the journal {self.path} cannot be opened ({e}); check the file, its folder and the disk") from e
         except JournalError:
@@ -74,28 +78,42 @@ class SqliteJournal:
         rows = self._select("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1", ())
         return (int(rows[0][0]), str(rows[0][1])) if rows else (0, GENESIS)
 
+    @property
+    def warning(self) -> str:
+        """Why nothing new should be begun, while the reserve still takes what must be recorded; empty if there is no reason."""
+        free = shutil.disk_usage(self.path.parent).free
+        if free >= FREE_MIN:
+            return ""
+        return f"the disk of {self.path} is almost full ({free >> 20} MiB are left, {FREE_MIN >> 20} are wanted); free some space"
+
     def append(self, at_ns: int, events: Sequence[Event]) -> Sequence[Record]:
-        """Records all events or none, as durable as chosen. Raises JournalError; after a failed write every further append does.
+        """Records all events or none. Raises JournalError; after a failed write every further append does.
 
         An event that cannot be written down (see `codec.encode`) is refused before anything is stored, and stops nothing.
         """
-        with self._guard:
-            if self._is_read_only:
-                raise JournalError("this journal was opened for reading; only the agent that owns it writes")
-            self._refuse_stopped()
-            rows = rows_of(self._head, at_ns, events)
-            if rows:
+        if self._stopped or self._is_read_only:
+            self._refuse()
+        rows = rows_of(self._head, at_ns, events)
+        if rows:
+            if self._commit is not None:
+                self._commit.push(rows)
+            else:
                 self._insert(rows)
-                self._head = (rows[-1].seq, rows[-1].hash)
+            self._head = (rows[-1].seq, rows[-1].hash)
         return [Record(row.seq, at_ns, event, row.hash) for row, event in zip(rows, events, strict=True)]
 
     async def secured(self, seq: int) -> None:
         """Returns when the record `seq` and all before it are as durable as chosen. Raises JournalError if that will never be."""
-        if seq > self._head[0]:
+        if self._commit is not None:
+            future = self._commit.waiter(seq)
+            if future is not None:
+                await future
+        elif seq > self._head[0]:
             raise JournalError(f"record {seq} was never appended, the last one is {self._head[0]}")
 
     def read(self, after_seq: int = 0) -> Iterator[Record]:
         """Records in order, each verified against the one before. Raises JournalError at the first that does not fit."""
+        self._drain()
         before = GENESIS
         if after_seq > 0:
             found = self._select("SELECT hash FROM record WHERE seq = ?", (after_seq,))
@@ -105,59 +123,80 @@ class SqliteJournal:
         yield from map(decode, walk(self._rows(after_seq), (max(after_seq, 0), before)))
 
     def verify(self, anchor: tuple[int, str] | None = None) -> tuple[int, str]:
-        """The head, after every record was held against the chain, and the chain against `anchor` (a head kept elsewhere)."""
+        """The head, after every record was held against the chain, and the chain against `anchor` (a head kept elsewhere).
+
+        Raises ChainError, which names the first record that is not as it was written or is missing.
+        """
+        kept = None if self._accepts_loss else kept_head(self.path)  # before the records: a writer may be adding some
+        self._drain()
+        held = {at[0]: GENESIS if at[0] == 0 else None for at in (kept, anchor) if at}
         seq, found = 0, GENESIS
-        at_anchor = GENESIS if anchor and anchor[0] == 0 else None
         for row in walk(self._rows(0)):
             seq, found = row.seq, row.hash
-            if anchor and seq == anchor[0]:
-                at_anchor = found
+            if seq in held:
+                held[seq] = found
+        if kept:
+            check_kept(seq, held[kept.seq], kept)
         if anchor:
-            check_anchor(seq, at_anchor, anchor)
+            check_anchor(seq, held[anchor[0]], anchor)
         return seq, found
 
     def close(self) -> None:
         """Writes everything down and gives the lock back. Closing twice is allowed."""
         self._stopped = self._stopped or "it is closed"
-        if self._flusher is not None:
-            self._flusher.close()
-            self._flusher = None
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        for thread in (self._commit, self._flusher):
+            if thread is not None:
+                thread.close()
+        for file in (self._kept, self._back, self._db):
+            if file is not None:
+                file.close()
+        self._flusher = self._kept = self._back = self._db = None
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
         if self._lock >= 0:
             release_lock(self._lock)
             self._lock = -1
 
+    # -- the caller's thread -------------------------------------------------------------------------------------------
+
+    def _start(self, durability: Durability) -> None:
+        """Everything that is there goes to the disk, and is kept as the head; then the thread begins."""
+        assert self._db is not None
+        store.lay_out_log(self.path)
+        self._kept = HeadFile(head_path(self.path))
+        self._kept.start(*self._head)
+        self._back = store.connect(self.path, is_synced=True)
+        self._back.execute("PRAGMA wal_autocheckpoint = 0")
+        if durability == "power":
+            self._commit = GroupCommit(self._write, "journal")
+            return
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}")
+        self._log = os.open(store.log_path(self.path), os.O_RDWR)
+        self._flusher = Flusher(self._flush, "journal")
+
     def _insert(self, rows: Sequence[Row]) -> None:
         assert self._db is not None
+        assert self._flusher is not None
+        if self._flusher.failure:
+            self._stopped = self._flusher.failure
+            self._refuse()
         try:
-            if len(rows) == 1:
-                self._db.execute(_INSERT, rows[0])
-            else:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(_INSERT, rows)
-                self._db.execute("COMMIT")
-        except (sqlite3.Error, OSError) as e:
-            self._stop(e)
-        if self._flusher is not None:
-            self._flusher.wake()
+            store.insert(self._db, rows)
+        except ERRORS as e:
+            self._stopped = _failure(self._db, e)
+            raise JournalError(f"the journal stopped ({self._stopped}); free the disk or repair it, then start again") from e
+        self._pages += store.pages_of(rows)
+        self._flusher.wake()
 
-    def _stop(self, e: Exception) -> NoReturn:
-        """The commit may or may not have reached the disk, so the head is not known any more and nothing may follow."""
-        self._stopped = f"a write failed: {e}"
-        if self._db is not None and self._db.in_transaction:
-            try:
-                self._db.execute("ROLLBACK")
-            except sqlite3.Error as second:
-                self._stopped += f" ({second})"
-        raise JournalError(f"the journal stopped ({self._stopped}); free the disk or repair it, then start again") from e
+    def _refuse(self) -> NoReturn:
+        if self._is_read_only and not self._stopped:
+            raise JournalError("this journal was opened for reading; only the agent that owns it writes")
+        raise JournalError(f"the journal takes no more records ({self._stopped}); free the disk or repair it, then start again")
 
-    def _refuse_stopped(self) -> None:
-        if self._flusher is not None and self._flusher.failure:
-            self._stopped = self._stopped or f"the disk refused to write: {self._flusher.failure}"
-        if self._stopped:
-            raise JournalError(f"the journal takes no more records ({self._stopped}); free the disk or repair it, then start again")
+    def _drain(self) -> None:
+        if self._commit is not None and not self._stopped:
+            self._commit.drain()
 
     def _rows(self, after_seq: int) -> Iterator[Row]:
         """Page by page, so that a slow reader never holds the writer's log open."""
@@ -165,105 +204,60 @@ class SqliteJournal:
             page = self._select(
                 "SELECT seq, at_ns, body, hash FROM record WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, PAGE_ROWS)
             )
-            for row in page:
-                after_seq = row[0]
-                yield Row(*row)
+            yield from map(Row._make, page)
             if len(page) < PAGE_ROWS:
                 return
+            after_seq = page[-1][0]
 
     def _select(self, query: str, arguments: tuple[int, ...]) -> list[tuple[int, int, bytes, str]]:
         if self._db is None:
             raise JournalError("the journal is closed; open it again")
         try:
             return self._db.execute(query, arguments).fetchall()
-        except (sqlite3.Error, OSError) as e:
+        except ERRORS as e:
             raise JournalError(f"the journal {self.path} cannot be read ({e}); restore it from a copy") from e
 
+    # -- our thread ----------------------------------------------------------------------------------------------------
 
-class _Flusher:
-    """The thread that asks the disk, right after an append, to write down the log. A failure is kept and never retried."""
+    def _write(self, rows: Sequence[Row]) -> None:
+        """In mode `power`: what piled up goes to the disk in one commit."""
+        assert self._back is not None
+        assert self._kept is not None
+        try:
+            store.insert(self._back, rows)
+            self._pages += store.pages_of(rows)
+            self._kept.keep(rows[-1].seq, rows[-1].hash)
+            self._move()
+        except ERRORS as e:
+            raise JournalError(_failure(self._back, e)) from e
 
-    def __init__(self, log: Path) -> None:
-        self.failure = ""
-        self._fd = os.open(log, os.O_RDWR | os.O_CREAT, 0o600)
-        self._wanted = threading.Event()
-        self._is_closing = False
-        self._thread = threading.Thread(target=self._run, name="journal-flush", daemon=True)
-        self._thread.start()
+    def _flush(self) -> None:
+        """In mode `process`: what the system holds goes to the disk."""
+        assert self._back is not None
+        assert self._kept is not None
+        seq, found = self._head
+        try:
+            os.fsync(self._log)
+            self._kept.keep(seq, found)
+            self._move()
+        except ERRORS as e:
+            raise JournalError(f"the disk refused to write: {_failure(self._back, e)}") from e
 
-    def wake(self) -> None:
-        if not self._wanted.is_set():
-            self._wanted.set()
-
-    def close(self) -> None:
-        self._is_closing = True
-        self._wanted.set()
-        self._thread.join()
-        os.close(self._fd)
-
-    def _run(self) -> None:
-        while not self.failure and not self._is_closing:
-            self._wanted.wait()
-            self._wanted.clear()  # before the fsync: what is appended meanwhile asks for another one
-            try:
-                os.fsync(self._fd)
-            except OSError as e:
-                self.failure = e.strerror or "fsync failed"
-
-
-def _connect(path: Path, durability: Durability, *, read_only: bool) -> sqlite3.Connection:
-    is_new = not path.exists()
-    if is_new and read_only:
-        raise JournalError(f"there is no journal at {path}; start the agent once, or name the right file")
-    if not is_new and not path.stat().st_size:
-        raise JournalError(f"{path} is empty: it was cut off; restore it from a copy, or remove it to begin anew")
-    if not read_only:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    mode = "ro" if read_only else "rw"
-    db = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
-    try:
-        if not read_only:
-            _lay_out(db)
-        _check_schema(db, path)
-        if not read_only:
-            path.chmod(0o600)
-            _choose(db, durability)
-    except (sqlite3.Error, JournalError):
-        db.close()
-        raise
-    return db
+    def _move(self) -> None:
+        """The log into the database, when there is enough of it. A disk with no room for that is tried again later."""
+        assert self._back is not None
+        pages = self._pages
+        if pages - self._pages_moved >= MOVE_PAGES:
+            left = store.move_log(self._back)
+            self._pages_moved = pages if left == 0 else pages - MOVE_PAGES + RETRY_PAGES
 
 
-def _lay_out(db: sqlite3.Connection) -> None:
-    """Makes the tables of an empty file."""
-    if db.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()[0]:
-        return
-    db.execute("BEGIN IMMEDIATE")
-    for statement in SCHEMA:
-        db.execute(statement)
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    db.execute("COMMIT")
-
-
-def _choose(db: sqlite3.Connection, durability: Durability) -> None:
-    """How writes reach the disk. Raises JournalError where the log cannot be shared with readers."""
-    mode: str = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    if mode != "wal":
-        raise JournalError(f"this file system cannot hold the journal (SQLite log mode {mode}); choose a local disk")
-    db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
-    db.execute("PRAGMA fullfsync = 1")  # macOS: ask the disk itself, not only its cache
-    db.execute("PRAGMA checkpoint_fullfsync = 1")
-
-
-def _check_schema(db: sqlite3.Connection, path: Path) -> None:
-    application: int = db.execute("PRAGMA application_id").fetchone()[0]
-    if application != APPLICATION_ID:
-        raise JournalError(f"{path} is a database, but not a journal of isthmus; name another file")
-    check_version(db.execute("PRAGMA user_version").fetchone()[0])
-    found = {row[0] for row in db.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
-    if found != set(SCHEMA):
-        raise JournalError(f"the tables of {path} were changed, records may have been edited; restore the journal from a copy")
-
-
-_INSERT = "INSERT INTO record (seq, at_ns, body, hash) VALUES (?, ?, ?, ?)"
+def _failure(db: sqlite3.Connection, e: Exception) -> str:
+    """In words. The commit may or may not have reached the disk, so the head is not known any more and nothing may follow."""
+    text = f"a write failed: {e}"
+    if db.in_transaction:
+        try:
+            db.execute("ROLLBACK")
+        except sqlite3.Error as second:
+            text += f" ({second})"
+    return text

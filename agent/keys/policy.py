@@ -1,9 +1,10 @@
 """What the key is willing to sign on a chain, decided on the raw bytes and never on what somebody says about them.
 
-Understood: an exact token approval to Permit2, a UniversalRouter swap that pays the owner, and the Permit2 permit inside it. Calls
-must be the canonical ABI encoding (decoded and encoded again they give the same bytes), so that the contract cannot read them in
-another way than the policy did. Everything else is refused by name. Sources: contract ABI specification; Permit2
-(AllowanceTransfer); UniversalRouter 2.1 (Commands, Dispatcher); v4-periphery (Actions, IV4Router).
+Understood: an exact token approval to Permit2, a UniversalRouter swap that pays the owner, the Permit2 permit inside it, nothing
+sent to oneself (which takes back a transaction that waits), and the journal's head for the one AuditAnchor. Calls must be the
+canonical ABI encoding (decoded and encoded again they give the same bytes), so that the contract cannot read them in another way
+than the policy did. Everything else is refused by name. Sources: contract ABI specification; Permit2 (AllowanceTransfer);
+UniversalRouter 2.1 (Commands, Dispatcher); v4-periphery (Actions, IV4Router).
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from agent.keys.digest import address_bytes
 
 EXECUTE: Final = "0x3593564c"  # UniversalRouter.execute(bytes,bytes[],uint256)
 APPROVE: Final = "0x095ea7b3"  # ERC-20 approve(address,uint256)
+ANCHOR: Final = "0xa6855208"  # AuditAnchor.anchor(uint64,bytes32)
 NO_HOOKS: Final = "0x" + "00" * 20
 MSG_SENDER: Final = "0x" + "00" * 19 + "01"  # the router's word for: whoever called me
 APPROVAL_BELOW = 2**255  # from here on an approval counts as unlimited
@@ -64,6 +66,7 @@ class KeyPolicy(msgspec.Struct, frozen=True):
 
     `gas_fee_max` wei per gas, `gas_limit_max` gas, `value_max` wei. `tokens` are the only ones that may be sold, bought or
     permitted (a native coin in v4 is the zero address); `hooks` the only v4 hooks. The only typed-data domain is `permit2`'s here.
+    `anchor` is the contract that keeps heads of the journal; empty: none.
     """
 
     chain_id: int
@@ -76,12 +79,14 @@ class KeyPolicy(msgspec.Struct, frozen=True):
     gas_limit_max: int
     value_max: int = 0
     hooks: frozenset[str] = frozenset({NO_HOOKS})
+    anchor: str = ""
 
     def __post_init__(self) -> None:
         """Raises SignerError for a bad address."""
         put = msgspec.structs.force_setattr
         for name in ("owner", "router", "permit2"):
             put(self, name, _norm(getattr(self, name)))
+        put(self, "anchor", _norm(self.anchor) if self.anchor else "")
         put(self, "tokens", frozenset(map(_norm, self.tokens)))
         put(self, "hooks", frozenset(map(_norm, self.hooks)))
         put(self, "contracts", {_norm(a): frozenset(s.lower() for s in selectors) for a, selectors in self.contracts.items()})
@@ -106,12 +111,24 @@ class PermitCall(msgspec.Struct, frozen=True):
 
 
 def swap_policy(
-    chain_id: int, owner: str, router: str, permit2: str, tokens: frozenset[str], gas_fee_max: int, gas_limit_max: int
+    chain_id: int,
+    owner: str,
+    router: str,
+    permit2: str,
+    tokens: frozenset[str],
+    gas_fee_max: int,
+    gas_limit_max: int,
+    anchor: str = "",
 ) -> KeyPolicy:
-    """The usual policy: swap through one router, and approve each ERC-20 of `tokens` to Permit2. No native value is sent."""
+    """The usual policy: swap through one router, approve each ERC-20 of `tokens` to Permit2, anchor the journal. No value is sent.
+
+    Nothing may be sent to oneself, with any policy: that is how a transaction is taken back.
+    """
     contracts = {token: frozenset({APPROVE}) for token in tokens if _norm(token) != NO_HOOKS}
     contracts[router] = frozenset({EXECUTE})
-    return KeyPolicy(chain_id, owner, router, permit2, tokens, contracts, gas_fee_max, gas_limit_max)
+    if anchor:
+        contracts[anchor] = frozenset({ANCHOR})
+    return KeyPolicy(chain_id, owner, router, permit2, tokens, contracts, gas_fee_max, gas_limit_max, anchor=anchor)
 
 
 def check_calls(policy: KeyPolicy, unsigned: Calls, deadline_s_max: int | None = None) -> Sequence[PermitCall]:
@@ -151,6 +168,10 @@ def check_typed(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | None 
 
 def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Sequence[PermitCall]:
     to, selector = _norm(call.to), "0x" + call.data[:4].hex()
+    if to == policy.owner:
+        if call.value or call.data:
+            raise SignerError("policy: to oneself only nothing is sent: no value and no data")
+        return ()
     if not 0 <= call.value <= policy.value_max:
         raise SignerError(f"policy: value {call.value} wei is above {policy.value_max}")
     if to not in policy.contracts:
@@ -161,6 +182,9 @@ def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Se
         raise SignerError(f"policy: call data of {len(call.data)} bytes is more than {DATA_BYTES_MAX}")
     if selector == APPROVE:
         _check_approve(policy, call)
+        return ()
+    if selector == ANCHOR:
+        _check_anchor(policy, to, call)
         return ()
     if selector == EXECUTE:
         if to != policy.router:
@@ -177,6 +201,14 @@ def _check_approve(policy: KeyPolicy, call: Call) -> None:
         raise SignerError("policy: an unlimited approval is refused; approve the amount that is needed")
     if call.value:
         raise SignerError("policy: an approval carries no value")
+
+
+def _check_anchor(policy: KeyPolicy, to: str, call: Call) -> None:
+    if to != policy.anchor:
+        raise SignerError(f"policy: {to} is not the contract that keeps the journal's heads")
+    _exact(("uint64", "bytes32"), call.data[4:], "anchor")
+    if call.value:
+        raise SignerError("policy: an anchor carries no value")
 
 
 def _check_execute(policy: KeyPolicy, data: bytes, deadline_s_max: int | None) -> Sequence[PermitCall]:

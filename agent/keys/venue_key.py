@@ -1,9 +1,10 @@
 """An exchange's API key. The secret stays here: the exchange library is handed `hmac_sha256_hex` and nothing else.
 
 An order is authorised twice: `sign` notes what the engine approved, and the payload that is about to leave must be that order, to
-the last digit, once. So neither a bug nor a changed library can place another order, place one twice, or withdraw. What a payload
-says is decoded here; a parameter that is not on the list is refused by name. Limit, said plainly: exchanges do not sign the path,
-so what takes only harmless parameters (cancelling all orders of a symbol) cannot be told from a read.
+the last digit, once. The same holds for an order that replaces another: it names that one, and is placed only if it went. So neither
+a bug nor a changed library can place another order, place one twice, or withdraw. What a payload says is decoded here; a parameter
+that is not on the list is refused by name. Limit, said plainly: exchanges do not sign the path, so what takes only harmless
+parameters (cancelling all orders of a symbol) cannot be told from a read.
 """
 
 import hmac
@@ -24,12 +25,14 @@ DECIMALS_MAX = 36
 
 # What an authenticated request may carry beside the order itself.
 _ENVELOPE: Final = frozenset({"timestamp", "recvWindow", "apiKey"})
-_COMPARED: Final = ("symbol", "side", "type", "timeInForce", "quantity", "price", "newClientOrderId")
+_REPLACED: Final = ("cancelReplaceMode", "cancelOrigClientOrderId", "cancelOrderId")
+_COMPARED: Final = ("symbol", "side", "type", "timeInForce", "quantity", "price", "newClientOrderId", *_REPLACED)
 _ORDER_FIELDS: Final = _ENVELOPE | {*_COMPARED, "newOrderRespType", "selfTradePreventionMode"}
 _NEEDED: Final = frozenset({"symbol", "side", "type", "quantity", "price", "newClientOrderId"})
 _READ_FIELDS: Final = _ENVELOPE | {
     *("symbol", "symbols", "orderId", "origClientOrderId", "newClientOrderId", "cancelRestrictions"),
     *("fromId", "startTime", "endTime", "limit", "omitZeroBalances", "permissions", "listenKey", "returnRateLimits"),
+    "countdownTime",
 }
 _WITHDRAWAL: Final = frozenset(
     {"address", "addressTag", "withdrawOrderId", "withdrawKey", "walletType", "network", "coin", "asset", "amount", "toEmail"}
@@ -65,7 +68,8 @@ class VenueKey:
         fields = dict(unsigned.fields)
         if len(fields) != len(unsigned.fields):
             raise SignerError(f"order {unsigned.order_id}: a field is given twice")
-        if unsigned.action == "place":
+        if unsigned.action in ("place", "replace"):
+            _check_target(unsigned.order_id, fields, is_replacement=unsigned.action == "replace")
             self._authorise(unsigned.order_id, fields)
         else:
             _check_cancel(unsigned.order_id, fields)
@@ -165,6 +169,16 @@ def _check_order(order_id: str, fields: dict[str, str]) -> None:
     for name in ("quantity", "price"):
         if _number(fields[name]) <= 0:
             raise SignerError(f"order {order_id}: {name} must be a positive number")
+
+
+def _check_target(order_id: str, fields: dict[str, str], *, is_replacement: bool) -> None:
+    """A replacement names the one order that goes, and is not placed unless it went; any other order names none."""
+    named = [fields[name] for name in _REPLACED[1:] if name in fields]
+    if not is_replacement:
+        if fields.keys() & set(_REPLACED):
+            raise SignerError(f"order {order_id}: only a replacement names another order")
+    elif fields.get("cancelReplaceMode") != "STOP_ON_FAILURE" or len(named) != 1 or not _CLIENT_ID.fullmatch(named[0]):
+        raise SignerError(f"order {order_id}: a replacement needs STOP_ON_FAILURE and the one order that it replaces")
 
 
 def _check_cancel(order_id: str, fields: dict[str, str]) -> None:

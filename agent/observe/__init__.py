@@ -175,6 +175,16 @@ def attempt_approved(plan: Plan, attempt: int, why: str) -> None:
     _warn("attempt_approved", {"venue": plan.venue}, order_id=plan.order_id, attempt=attempt, why=why)
 
 
+def attempt_failed(order_id: str, attempt: int, reason: str) -> None:
+    """The order stands as it stood; the next attempt comes after a pause."""
+    _warn("attempt_failed", order_id=order_id, attempt=attempt, reason=reason)
+
+
+def order_in_doubt(order_id: str, times: int) -> None:
+    """Asked so often, and nobody knows: a person should look. It goes on being asked about."""
+    _warn("order_in_doubt", order_id=order_id, times=times)
+
+
 def fill_reversed(order_id: str, key: str, reason: str) -> None:
     _warn("fill_reversed", order_id=order_id, key=key, reason=reason)
 
@@ -217,6 +227,10 @@ def break_found(one: Break) -> None:
 
 # Labels take few values by construction: nothing that a client may choose freely, such as the market of a refused intent.
 _LABELS: dict[str, tuple[str, ...]] = {
+    "nonce_adopted": ("venue",),
+    "order_claimed": ("venue",),
+    "attempt_approved": ("venue",),
+    "venue_status": ("venue", "status"),
     "halted": ("scope",),
     "resumed": ("scope",),
     "venue_connected": ("venue",),
@@ -236,6 +250,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
 _PLAIN = (
     *("engine_started", "engine_stopping", "engine_stopped", "engine_failed", "journal_stopped", "client_cut_off"),
     *("intent_cancelled", "routed", "order_sent", "order_unknown", "gas_paid", "reconciled"),
+    *("order_amended", "order_reorged", "attempt_failed", "order_in_doubt", "fill_reversed"),
 )
 _counters = {
     name: Counter(f"isthmus_{name}", f"How often: {name.replace('_', ' ')}.", labels, registry=registry)

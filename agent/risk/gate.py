@@ -5,7 +5,7 @@ at once, before it is sent, so two plans of one decision cannot both spend the s
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
@@ -65,6 +65,13 @@ def approve(plan: Plan, situation: Situation, nonce: int | None = None) -> Appro
     """The only way to trade. Reasons are ordered as the checks are."""
     reasons = tuple(_reasons(plan, situation))
     return Refused(plan, reasons) if reasons else Approved(plan, nonce)
+
+
+def approve_cancel(plan: CancelOrder, venues: Collection[str]) -> Approved | Refused:
+    """Taking risk away is always allowed, wherever we trade."""
+    if plan.venue in venues:
+        return Approved(plan)
+    return Refused(plan, (Reason("INSTRUMENT_NOT_FOUND", f"no venue named {plan.venue} is configured"),))
 
 
 def approve_again(

@@ -5,13 +5,13 @@ venue just told us and we have not booked; an order whose outcome is open and wh
 without all its fills or its gas; and at last a deposit or withdrawal that nobody explained. Nothing is booked here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
 from agent.domain.amount import Amount, Asset, zero
 from agent.domain.events import Break, GasPaid, OrderFilled, OrderReported
-from agent.domain.order import IN_DOUBT, Order, OrderState
-from agent.domain.plan import ApproveToken, PlaceOrder, SwapBatch
+from agent.domain.order import IN_DOUBT, RESTING, Order, OrderState
+from agent.domain.plan import ChainPlan, PlaceOrder, SwapBatch
 from agent.ledger.positions import Ledger, Line
 from agent.ledger.posting import Posting, entry
 from agent.ports import Snapshot
@@ -20,13 +20,18 @@ ORDER_BREAK = "order:"  # how the asset of a break about an order begins
 NATIVE = ("", "0x0000000000000000000000000000000000000000", "0xeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee")
 
 
-def compare(ledger: Ledger, snapshots: Sequence[Snapshot], orders: Mapping[str, Order]) -> tuple[Break, ...]:
+def compare(
+    ledger: Ledger, snapshots: Sequence[Snapshot], orders: Mapping[str, Order], filtered: Collection[str] = ()
+) -> tuple[Break, ...]:
     """All differences, balances first. Reads the ledger, changes nothing; a place without a snapshot is not judged.
 
-    An order that was sent after a snapshot was taken (`Snapshot.at_ns`) is not expected to rest there.
+    An order that was sent after a snapshot was taken (`Snapshot.at_ns`) is not expected to rest there. What is missing in a list
+    that may have been cut off is not judged either. `filtered`: orders at venues that are none of our business.
     """
     lines = ledger.balances()
-    return tuple(chain.from_iterable((*_balance_breaks(lines, shot, orders), *_order_breaks(shot, orders)) for shot in snapshots))
+    return tuple(
+        chain.from_iterable((*_balance_breaks(lines, shot, orders), *_order_breaks(shot, orders, filtered)) for shot in snapshots)
+    )
 
 
 def checked(ledger: Ledger, snapshots: Sequence[Snapshot]) -> int:
@@ -40,7 +45,8 @@ def _pairs(lines: Iterable[Line], shot: Snapshot) -> dict[Asset, tuple[Amount, A
     journal = {amount.asset: amount for account, place, amount in lines if (account, place) == (shot.account, shot.venue)}
     outside = {amount.asset: amount for amount in shot.balances}
     assets = sorted(journal.keys() | outside.keys(), key=lambda asset: (asset.id, asset.address))
-    return {asset: (journal.get(asset, zero(asset)), outside.get(asset, zero(asset))) for asset in assets}
+    told = outside.keys() if not shot.is_balances_whole else assets
+    return {asset: (journal.get(asset, zero(asset)), outside.get(asset, zero(asset))) for asset in assets if asset in told}
 
 
 # -- balances ----------------------------------------------------------------------------------------------------------
@@ -49,10 +55,11 @@ def _pairs(lines: Iterable[Line], shot: Snapshot) -> dict[Asset, tuple[Amount, A
 def _balance_breaks(lines: Iterable[Line], shot: Snapshot, orders: Mapping[str, Order]) -> Iterable[Break]:
     ours = [order for order in orders.values() if (order.plan.account, order.plan.venue) == (shot.account, shot.venue)]
     news = _unbooked(shot, orders)
+    proved = {amount.asset: amount for amount in shot.proved}
     for asset, (journal, outside) in _pairs(lines, shot).items():
         if journal != outside:
             cause = _cause(outside - journal, shot, ours, news)
-            yield Break(shot.account, shot.venue, asset.id, journal, outside, cause)
+            yield Break(shot.account, shot.venue, asset.id, journal, outside, cause, proved.get(asset))
 
 
 def _cause(difference: Amount, shot: Snapshot, ours: Sequence[Order], news: Sequence[tuple[str, tuple[Posting, ...]]]) -> str:
@@ -76,8 +83,8 @@ def _unbooked(shot: Snapshot, orders: Mapping[str, Order]) -> list[tuple[str, tu
                 news[fact.fill.key] = (f"fill missing: {fact.fill.trade_id} of order {order.order_id}", entry(fact, order))
         elif isinstance(fact, GasPaid):
             order = orders.get(fact.order_id)
-            if order is not None and order.gas is None and order.plan.account == fact.account:
-                news[f"gas|{order.order_id}"] = (f"gas of order {order.order_id} is not booked", entry(fact, order))
+            if order is not None and fact.tx_hash not in order.gas_paid and order.plan.account == fact.account:
+                news[f"gas|{fact.tx_hash}"] = (f"gas of order {order.order_id} is not booked", entry(fact, order))
     return list(news.values())
 
 
@@ -94,7 +101,7 @@ def _order_cause(rest: Amount, ours: Sequence[Order]) -> str:
     short = [order for order in ours if _lacks_fills(order) and _touches(order, rest.asset)]
     if short and _covers(short, rest):
         return _named(short, "fill missing")
-    resting = [order for order in ours if order.state is OrderState.OPEN and _touches(order, rest.asset)]
+    resting = [order for order in ours if order.state in RESTING and _touches(order, rest.asset)]
     if resting and _covers(resting, rest):
         return _named(resting, "a fill may be on its way")
     unpaid = [order for order in ours if _lacks_gas(order) and _is_native(order, rest.asset)]
@@ -126,7 +133,9 @@ def _touches(order: Order, asset: Asset) -> bool:
 def _leaves_max(order: Order, asset: Asset) -> int:
     """The most of `asset` that the order can still take out of the wallet, beyond what is booked."""
     plan = order.plan
-    gas = plan.gas_limit * plan.gas_fee_max if isinstance(plan, SwapBatch | ApproveToken) and _lacks_gas(order) else 0
+    gas = 0
+    if isinstance(plan, ChainPlan) and _lacks_gas(order):
+        gas = plan.gas_limit * max([plan.gas_fee_max, *(one.gas_fee_max for one in order.attempts)])
     leaves = gas if _is_native(order, asset) else 0
     if isinstance(plan, PlaceOrder | SwapBatch) and plan.sell.asset == asset:
         leaves += max(0, plan.sell.units - sum(fill.paid.units for fill in order.fills if fill.paid.asset == asset))
@@ -141,10 +150,8 @@ def _lacks_fills(order: Order) -> bool:
     """Ended as done, and yet not all of what was exact in the plan is booked."""
     plan = order.plan
     match plan:
-        case PlaceOrder() if order.state is OrderState.FILLED:
-            if plan.side == "sell":
-                return sum(fill.paid.units for fill in order.fills) < plan.sell.units
-            return sum(fill.received.units for fill in order.fills) < plan.buy.units
+        case PlaceOrder():
+            return order.lacks_fills
         case SwapBatch() if order.state in (OrderState.MINED, OrderState.FINAL):
             return len(order.fills) < len(plan.legs)
         case _:
@@ -157,25 +164,26 @@ def _lacks_gas(order: Order) -> bool:
         OrderState.MINED,
         OrderState.FINAL,
         OrderState.REVERTED,
+        OrderState.CANCELLED,
     )
-    return isinstance(order.plan, SwapBatch | ApproveToken) and order.gas is None and is_paid_for
+    return isinstance(order.plan, ChainPlan) and order.gas is None and is_paid_for
 
 
 def _is_native(order: Order, asset: Asset) -> bool:
     """Whether `asset` is the coin in which the order's chain takes gas."""
     plan = order.plan
-    on_chain = isinstance(plan, SwapBatch | ApproveToken) and asset.home == f"eip155:{plan.chain_id}"
+    on_chain = isinstance(plan, ChainPlan) and asset.home == f"eip155:{plan.chain_id}"
     return on_chain and asset.address.lower() in NATIVE
 
 
 # -- orders ------------------------------------------------------------------------------------------------------------
 
 
-def _order_breaks(shot: Snapshot, orders: Mapping[str, Order]) -> Iterable[Break]:
+def _order_breaks(shot: Snapshot, orders: Mapping[str, Order], filtered: Collection[str]) -> Iterable[Break]:
     """Orders that rest there and not here, and the other way round. Counted in orders: the amount is 0 or 1."""
     unit = Asset("orders", shot.venue, 0)
     none, one = zero(unit), Amount(1, unit)
-    for order_id in sorted(set(shot.open_orders)):
+    for order_id in sorted(set(shot.open_orders) - set(filtered)):
         order = orders.get(order_id)
         if order is None:
             cause = "rests at the venue and the journal does not know it (another program, or by hand)"
@@ -183,19 +191,19 @@ def _order_breaks(shot: Snapshot, orders: Mapping[str, Order]) -> Iterable[Break
             cause = f"rests at the venue, but here it is {order.state}"
         else:
             continue
-        yield Break(shot.account, shot.venue, f"{ORDER_BREAK}{order_id}", none, one, cause)
+        yield Break(shot.account, shot.venue, f"{ORDER_BREAK}{order_id}", none, one, cause, about="order")
     said = {fact.order_id: fact.state for fact in shot.facts if isinstance(fact, OrderReported)}
     for order in orders.values():
-        if _should_rest(order, shot) and order.order_id not in shot.open_orders:
+        if shot.is_orders_whole and _should_rest(order, shot) and order.order_id not in shot.open_orders:
             state = said.get(order.order_id, OrderState.OPEN)
             cause = (
                 "is open here, the venue does not hold it" if state is OrderState.OPEN else f"is open here, the venue says {state}"
             )
-            yield Break(shot.account, shot.venue, f"{ORDER_BREAK}{order.order_id}", one, none, cause)
+            yield Break(shot.account, shot.venue, f"{ORDER_BREAK}{order.order_id}", one, none, cause, about="order")
 
 
 def _should_rest(order: Order, shot: Snapshot) -> bool:
     plan = order.plan
     is_here = isinstance(plan, PlaceOrder) and (plan.account, plan.venue) == (shot.account, shot.venue)
     is_old_enough = not shot.at_ns or order.sent_ns <= shot.at_ns
-    return is_here and order.state is OrderState.OPEN and is_old_enough
+    return is_here and order.state in RESTING and is_old_enough

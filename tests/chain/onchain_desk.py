@@ -11,7 +11,7 @@ from agent.domain.amount import Amount, Asset, zero
 from agent.domain.events import GasPaid, OrderFilled, OrderReported
 from agent.domain.market import ChainHead, PoolRanges, PoolReserves
 from agent.domain.order import Fill, OrderState
-from agent.domain.plan import Approved, ApproveToken, Signed, SignedTransaction, SwapBatch, SwapLeg
+from agent.domain.plan import Approved, ApproveToken, Plan, Signed, SignedTransaction, SwapBatch, SwapLeg
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
 from agent.ports import Allowance, Tools, VenueEvent
@@ -49,6 +49,7 @@ def settings(book: Deployment, rpc_url: str, wallet: str, **changes: Any) -> dic
         "v3_factory": "UniswapV3Factory",
         "v4_state_view": "StateView",
         "v4_pool_manager": "PoolManager",
+        "audit_anchor": "AuditAnchor",
     }
     return {
         "kind": "uniswap",
@@ -62,6 +63,7 @@ def settings(book: Deployment, rpc_url: str, wallet: str, **changes: Any) -> dic
         ],
         "pools": pools,
         "poll_s": 0.02,
+        "confirmations": 2,
         "timeout_s": 20,
         **changes,
     }
@@ -121,6 +123,11 @@ class Feed:
             return None
 
         return await self.until(found)
+
+    def has_ended(self, told: Sequence[OrderState], order_id: str) -> bool:
+        """Whether it is in a block, by what the send said or by the stream."""
+        heard = [e.state for e in self.events if isinstance(e, OrderReported) and e.order_id == order_id]
+        return OrderState.MINED in (*told, *heard)
 
     async def head(self, number: int) -> ChainHead:
         return await self.until(lambda events: next((e for e in events if isinstance(e, ChainHead) and e.number >= number), None))
@@ -186,7 +193,7 @@ class Desk:
             gas_fee_max=GAS_FEE_MAX, gas_tip=GAS_TIP, **fields,
         )  # fmt: skip
 
-    async def sign(self, plan: SwapBatch | ApproveToken, nonce: int | None = None) -> SignedTransaction:
+    async def sign(self, plan: Plan, nonce: int | None = None) -> SignedTransaction:
         approved = Approved(plan, await self.nonce() if nonce is None else nonce)
         signed: Signed = await self.signer.sign(self.venue.build(approved))
         assert isinstance(signed, SignedTransaction)
@@ -214,7 +221,8 @@ async def open_desk(chain: SandboxChain, rpc_url: str = "", **changes: Any) -> A
     config = Config.model_validate(settings(book, rpc_url or chain.rpc_url, signer.address, **changes))
     tokens = frozenset(token.address for token in config.tokens)
     router, permit2 = config.contracts.universal_router, config.contracts.permit2
-    signer.allow(swap_policy(config.chain_id, signer.address, router, permit2, tokens, 500 * GWEI, 3_000_000))
+    anchor = config.contracts.audit_anchor
+    signer.allow(swap_policy(config.chain_id, signer.address, router, permit2, tokens, 500 * GWEI, 3_000_000, anchor))
     venue = await connect("uniswap", config, Tools(RealClock()))
     assert isinstance(venue, Uniswap)
     desk = Desk(chain, venue, config, signer)

@@ -176,6 +176,7 @@ async def test_refusals_of_access(client: Client) -> None:
 
 
 async def test_refusals_of_queries(client: Client) -> None:
+    client.exchange.fault("withdrawal_right", account="alice")
     cases = [
         ("GET", "/api/v3/order", {"symbol": "ETHUSDT", "orderId": 99}, -2013),
         ("GET", "/api/v3/order", {"symbol": "ETHUSDT"}, -1102),
@@ -584,6 +585,8 @@ async def test_weights_are_counted_and_limits_enforced_on_request(client: Client
 async def test_the_account_can_be_withdrawn_from(client: Client) -> None:
     await client.order(side="SELL", price="2700", quantity="4")
     path = "/sapi/v1/capital/withdraw/apply"
+    assert (await client.signed("POST", path, coin="ETH", amount="6", address="0x1"))[1]["code"] == -1002
+    client.exchange.fault("withdrawal_right", account="alice")
     assert (await client.signed("POST", path, coin="ETH", amount="6.1", address="0x1"))[1]["code"] == -4026
     assert "id" in (await client.signed("POST", path, coin="ETH", amount="6", address="0x1", network="ETH"))[1]
     _, account = await client.signed("GET", "/api/v3/account")

@@ -132,6 +132,7 @@ def _contracts(deployer: Sender, weth: str) -> dict[str, str]:
     put("UniversalRouter", (book["Permit2"], weth, *factories, manager, positions_v3, positions_v4, no_bridge))
     deployer.send(None, bundle().literals["Multicall3"], gas=3_000_000)
     book["Multicall3"] = created_address(deployer.address, deployer.nonce - 1)
+    book["AuditAnchor"] = deployer.deploy(own("AuditAnchor"))
     return book
 
 

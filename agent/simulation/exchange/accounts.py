@@ -52,7 +52,10 @@ class Transfer(msgspec.Struct, frozen=True):
 
 
 class Accounts:
-    """All balances, reservations and keys of one exchange. Fees are pips (1e-6) of the amount received."""
+    """All balances, reservations and keys of one exchange. Fees are pips (1e-6) of the amount received.
+
+    The keys of the `withdrawers` may withdraw; those of everybody else may read and trade.
+    """
 
     def __init__(self, maker_fee_pips: int = 1000, taker_fee_pips: int = 1000, key_seed: str | None = None) -> None:
         if not (0 <= maker_fee_pips < PIPS and 0 <= taker_fee_pips < PIPS):
@@ -60,6 +63,7 @@ class Accounts:
         self.maker_fee_pips = maker_fee_pips
         self.taker_fee_pips = taker_fee_pips
         self.keys: dict[str, ApiKey] = {}
+        self.withdrawers: set[str] = set()
         self.transfers: deque[Transfer] = deque(maxlen=_LEDGER_MAX)
         self._balances: dict[str, dict[str, Balance]] = {}
         self._key_seed = key_seed
@@ -132,6 +136,13 @@ class Accounts:
         self.balance(account, received[0]).free += received[1] - fee
         if fee:
             self.balance(FEES, received[0]).free += fee
+
+    def reverse(self, account: str, paid: tuple[str, int], received: tuple[str, int], fee: int) -> None:
+        """Take one side of a fill back. What was spent meanwhile is owed: the free balance may go below zero."""
+        self.balance(account, received[0]).free -= received[1] - fee
+        self.balance(account, paid[0]).free += paid[1]
+        if fee:
+            self.balance(FEES, received[0]).free -= fee
 
     def fee_down(self, account: str, received_units: int, is_maker: bool) -> int:
         """The fee on an amount received, in the same asset, rounded down to the unit. The house pays none."""

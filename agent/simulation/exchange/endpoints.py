@@ -21,6 +21,7 @@ from agent.simulation.exchange.filters import (
     integer,
     optional,
     parse_order,
+    parse_size,
     required,
     symbol_rules,
 )
@@ -47,12 +48,14 @@ Scope = Literal["place", "cancel", "query"]
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One endpoint. `scope` is what faults are armed on."""
+    """One endpoint. `scope` is what faults are armed on; `rows` names the list that it answers with, which may be cut."""
 
     handler: Handler
     weight: int
     is_signed: bool = True
     scope: Scope = "query"
+    rows: str = ""
+    is_replacement: bool = False
 
 
 def weight(endpoint: Endpoint, params: Params) -> int:
@@ -130,6 +133,21 @@ def _cancel_replace(venue: Venue, account: str, params: Params, now_ms: int) -> 
     raise Refused(-2021, "Order cancel-replace partially failed.", 409, data=data)
 
 
+def _amend(venue: Venue, account: str, params: Params, now_ms: int) -> wire.Payload:
+    rules = symbol_rules(params, venue.rules)
+    order = _named_order(venue, account, rules, params, "orderId", "origClientOrderId")
+    old_id, new_id = order.client_id, client_id(params, "newClientOrderId") or venue.new_client_id()
+    venue.amend(account, rules.symbol, order, parse_size(params, rules, "newQty"), now_ms, new_id)
+    return wire.order_amended(rules, order, old_id)
+
+
+def _countdown(venue: Venue, account: str, params: Params, now_ms: int) -> wire.Payload:
+    rules = symbol_rules(params, venue.rules)
+    length_ms = integer(params, "countdownTime", at_most=86_400_000)
+    venue.on_countdown(account, rules.symbol, length_ms, now_ms)
+    return {"symbol": rules.symbol, "countdownTime": str(length_ms)}
+
+
 def _order(venue: Venue, account: str, params: Params, _now_ms: int) -> wire.Payload:
     rules = symbol_rules(params, venue.rules)
     order = _named_order(venue, account, rules, params, "orderId", "origClientOrderId")
@@ -187,10 +205,11 @@ def _commission(venue: Venue, _account: str, params: Params, _now_ms: int) -> wi
     return {"symbol": rules.symbol, "standardCommission": standard, "taxCommission": zero, "discount": discount}
 
 
-def _rights(_venue: Venue, _account: str, _params: Params, now_ms: int) -> wire.Payload:
-    """What the key may do: every key of the sandbox may do everything."""
-    rights = ("enableReading", "enableSpotAndMarginTrading", "enableWithdrawals")
-    return {"ipRestrict": False, "createTime": now_ms, **dict.fromkeys(rights, True)}
+def _rights(venue: Venue, account: str, _params: Params, now_ms: int) -> wire.Payload:
+    """What the key may do: read and trade, and withdraw only where that was asked for."""
+    may_withdraw = account in venue.accounts.withdrawers
+    rights = dict.fromkeys(("enableReading", "enableSpotAndMarginTrading"), True) | {"enableWithdrawals": may_withdraw}
+    return {"ipRestrict": False, "createTime": now_ms, **rights}
 
 
 def _trade_fees(venue: Venue, _account: str, params: Params, _now_ms: int) -> list[wire.Payload]:
@@ -214,7 +233,10 @@ def _withdraw(venue: Venue, account: str, params: Params, now_ms: int) -> wire.P
     network = optional(params, "network") or "ETH"
     if not units or len(address) > 128 or len(network) > 32:
         raise Refused(-1130, "Data sent for parameter 'amount', 'address' or 'network' is not valid.")
-    entry = venue.move(account, required(params, "coin"), -units, now_ms, address, network)
+    coin = required(params, "coin")
+    if account not in venue.accounts.withdrawers:
+        raise Refused(-1002, "You are not authorized to execute this request.", 401)
+    entry = venue.move(account, coin, -units, now_ms, address, network)
     if entry is None:
         raise Refused(-4026, "User has insufficient balance")
     return {"id": f"{entry.id:032x}"}
@@ -268,13 +290,15 @@ REST: Final[dict[tuple[str, str], Endpoint]] = {
     ("GET", "/api/v3/ticker/bookTicker"): Endpoint(book_ticker, 2, is_signed=False),
     ("POST", "/api/v3/order"): Endpoint(_place, 1, scope="place"),
     ("POST", "/api/v3/order/test"): Endpoint(_test, 1),
-    ("POST", "/api/v3/order/cancelReplace"): Endpoint(_cancel_replace, 1, scope="place"),
+    ("POST", "/api/v3/order/cancelReplace"): Endpoint(_cancel_replace, 1, scope="place", is_replacement=True),
     ("DELETE", "/api/v3/order"): Endpoint(_cancel, 1, scope="cancel"),
     ("DELETE", "/api/v3/openOrders"): Endpoint(_cancel_all, 1, scope="cancel"),
+    ("PUT", "/api/v3/order/amend/keepPriority"): Endpoint(_amend, 4, scope="cancel"),
+    ("POST", "/fapi/v1/countdownCancelAll"): Endpoint(_countdown, 10, scope="cancel"),
     ("GET", "/api/v3/order"): Endpoint(_order, 4),
-    ("GET", "/api/v3/openOrders"): Endpoint(_open_orders, 6),
-    ("GET", "/api/v3/allOrders"): Endpoint(_all_orders, 20),
-    ("GET", "/api/v3/myTrades"): Endpoint(_my_trades, 20),
+    ("GET", "/api/v3/openOrders"): Endpoint(_open_orders, 6, rows="openOrders"),
+    ("GET", "/api/v3/allOrders"): Endpoint(_all_orders, 20, rows="allOrders"),
+    ("GET", "/api/v3/myTrades"): Endpoint(_my_trades, 20, rows="myTrades"),
     ("GET", "/api/v3/account"): Endpoint(_account, 20),
     ("GET", "/api/v3/account/commission"): Endpoint(_commission, 20),
     ("GET", "/sapi/v1/account/apiRestrictions"): Endpoint(_rights, 1),
@@ -293,6 +317,7 @@ _SAME_AS_REST: Final = {
     "ticker.price": ("GET", "ticker/price"), "ticker.book": ("GET", "ticker/bookTicker"),
     "order.place": ("POST", "order"), "order.test": ("POST", "order/test"),
     "order.cancelReplace": ("POST", "order/cancelReplace"), "order.cancel": ("DELETE", "order"),
+    "order.amend.keepPriority": ("PUT", "order/amend/keepPriority"),
     "openOrders.cancelAll": ("DELETE", "openOrders"), "order.status": ("GET", "order"),
     "openOrders.status": ("GET", "openOrders"), "allOrders": ("GET", "allOrders"), "myTrades": ("GET", "myTrades"),
     "account.status": ("GET", "account"), "account.commission": ("GET", "account/commission"),

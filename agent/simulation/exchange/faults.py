@@ -1,7 +1,7 @@
 """What can go wrong at a venue, by name: armed by a test or over the loopback admin endpoint, used up as it strikes.
 
 The names are the contract; `FAULTS` says what each one does. A fault with a `count` strikes that many times and is gone; a
-standing one lasts until it is cleared.
+standing one lasts until it is cleared. What happens once and at once (a trade taken back, a stream that ends) is in `mishaps.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,21 @@ REORDER_USER_EVENTS: Final = "reorder_user_events"
 DEPTH_GAP: Final = "depth_gap"
 STALL_STREAM: Final = "stall_stream"
 DISCONNECT: Final = "disconnect"
+SLOW_REPLY: Final = "slow_reply"
+REFUSE_CONNECT: Final = "refuse_connect"
+REVOKED_KEY: Final = "revoked_key"
+WITHDRAWAL_RIGHT: Final = "withdrawal_right"
+PARTIAL_REPLACE: Final = "partial_cancel_replace"
+TRUNCATE_LIST: Final = "truncate_list"
+REGRESS_CUMULATIVE: Final = "regress_cumulative"
+BUST_TRADE: Final = "bust_trade"
+OVERFILL: Final = "overfill"
+LATE_FILL: Final = "late_fill"
+AMEND_ORDER: Final = "amend_order"
+CHANGE_FILTERS: Final = "change_filters"
+HALT_SYMBOL: Final = "halt_symbol"
+RESUME_SYMBOL: Final = "resume_symbol"
+END_STREAM: Final = "end_stream"
 
 FAULTS: Final = {
     DROP_REPLY: "the request is carried out, then the connection is cut instead of an answer (on, count)",
@@ -40,14 +55,32 @@ FAULTS: Final = {
     DEPTH_GAP: "diffs of the book are made but not sent (symbol, count)",
     STALL_STREAM: "nothing is sent on market or user streams, pings are answered (kind: market, user or all; standing)",
     DISCONNECT: "the WebSocket connections are cut at once (kind: market, user or all)",
+    SLOW_REPLY: "REST requests are carried out at once and answered delay_ms later (on, count, delay_ms)",
+    REFUSE_CONNECT: "every request and connection is cut before it is read (standing)",
+    REVOKED_KEY: "signed requests are refused with HTTP 401 and -2015, user streams end (standing)",
+    WITHDRAWAL_RIGHT: "the keys of an account may withdraw from now on (account; empty: all)",
+    PARTIAL_REPLACE: "the cancel of a cancelReplace succeeds and its new order fails: HTTP 409 with -2021 (count)",
+    TRUNCATE_LIST: "lists are cut to their first keep rows (kind: openOrders, allOrders or myTrades; count, keep)",
+    REGRESS_CUMULATIVE: "executionReports say that nothing was filled so far (kind, skip, count)",
+    BUST_TRADE: "the newest trade of an ended order is taken back from both sides (account, symbol)",
+    OVERFILL: "the newest filled order trades once more, beyond its size (account, symbol)",
+    LATE_FILL: "the newest cancelled order trades once more, after its end (account, symbol)",
+    AMEND_ORDER: "half of what is open of the newest resting order is taken back (account, symbol; kind same_id: its id stays)",
+    CHANGE_FILTERS: "tick and lot become multiples of what they were at the start (symbol, tick, lot)",
+    HALT_SYMBOL: "the symbol is in status BREAK: new orders are refused, cancels are not (symbol)",
+    RESUME_SYMBOL: "the symbol trades again (symbol)",
+    END_STREAM: "user streams end with an event (kind: eventStreamTerminated, listenKeyExpired or serverShutdown)",
 }
 
 _SCOPES = ("place", "cancel", "query", "any")
-_STANDING = (CLOCK_OFFSET, STALL_STREAM)
+_STANDING = (CLOCK_OFFSET, STALL_STREAM, REFUSE_CONNECT, REVOKED_KEY)
 
 
 class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """An armed fault. `on` is place, cancel, query or any; `kind` an event name, or market, user, all; 0 counts for ever."""
+    """An armed fault. `on` is place, cancel, query or any; `kind` an event name, or market, user, all; 0 counts for ever.
+
+    `account` empty stands for the only one that traded; `tick` and `lot` are decimals, empty where they stay.
+    """
 
     name: str
     count: int = 1
@@ -58,6 +91,10 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     offset_ms: int = 0
     delay_ms: int = 0
     retry_after_s: int = 1
+    account: str = ""
+    keep: int = 0
+    tick: str = ""
+    lot: str = ""
 
 
 class Faults:
@@ -70,8 +107,8 @@ class Faults:
         """Arm a fault; ValueError for a name that is not in `FAULTS` or for a negative number."""
         if fault.name not in FAULTS:
             raise ValueError(f"no fault is named '{fault.name[:40]}'; the names are: {', '.join(FAULTS)}")
-        if min(fault.count, fault.skip, fault.retry_after_s, fault.delay_ms) < 0:
-            raise ValueError("count, skip, retry_after_s and delay_ms must not be negative")
+        if min(fault.count, fault.skip, fault.retry_after_s, fault.delay_ms, fault.keep) < 0:
+            raise ValueError("count, skip, retry_after_s, delay_ms and keep must not be negative")
         if fault.on not in _SCOPES:
             raise ValueError(f"'on' is one of {', '.join(_SCOPES)}")
         if fault.name in _STANDING:

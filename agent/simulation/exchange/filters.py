@@ -45,7 +45,10 @@ class Refused(Exception):  # noqa: N818 - it is the venue's answer, not a fault 
 
 
 class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
-    """One symbol's rules. Everything is in units of 1e-8: of quote per base for prices, of base for sizes, of quote for values."""
+    """One symbol's rules. Everything is in units of 1e-8: of quote per base for prices, of base for sizes, of quote for values.
+
+    The engine counts in ticks and lots of the start; new orders must lie on every `tick_step`-th and `lot_step`-th of them.
+    """
 
     symbol: str
     base: str
@@ -56,6 +59,9 @@ class SymbolRules(msgspec.Struct, frozen=True, kw_only=True):
     size_units_max: int = 9_000 * UNITS_PER_ASSET
     price_units_max: int = 1_000_000 * UNITS_PER_ASSET
     open_orders_max: int = 200
+    tick_step: int = 1
+    lot_step: int = 1
+    status: str = "TRADING"
 
     def __post_init__(self) -> None:
         if self.tick_units <= 0 or self.lot_units <= 0 or self.tick_units * self.lot_units % UNITS_PER_ASSET:
@@ -154,6 +160,14 @@ def symbol_rules(params: Params, known: Mapping[str, SymbolRules], name: str = "
     return known[text]
 
 
+def parse_size(params: Params, rules: SymbolRules, name: str) -> int:
+    """A size in lots, on the symbol's lot."""
+    size = decimal_units(params, name)
+    if size < rules.lot_units * rules.lot_step or size > rules.size_units_max or size % (rules.lot_units * rules.lot_step):
+        raise Refused(-1013, "Filter failure: LOT_SIZE")
+    return size // rules.lot_units
+
+
 def parse_order(params: Params, known: Mapping[str, SymbolRules]) -> NewOrder:
     """Read and check a new order as far as that needs no book and no balance."""
     rules = symbol_rules(params, known)
@@ -174,7 +188,7 @@ def parse_order(params: Params, known: Mapping[str, SymbolRules]) -> NewOrder:
         quote_units = decimal_units(params, "quoteOrderQty")
         check_notional(rules, quote_units)
     else:
-        size_lots = _size_lots(params, rules)
+        size_lots = parse_size(params, rules, "quantity")
     if kind != "MARKET":
         price_ticks = _price_ticks(params, rules)
         check_notional(rules, rules.quote_units(price_ticks * size_lots))
@@ -193,16 +207,9 @@ def check_notional(rules: SymbolRules, quote_units: int) -> None:
 
 def _price_ticks(params: Params, rules: SymbolRules) -> int:
     price = decimal_units(params, "price")
-    if not 0 < price <= rules.price_units_max or price % rules.tick_units:
+    if not 0 < price <= rules.price_units_max or price % (rules.tick_units * rules.tick_step):
         raise Refused(-1013, "Filter failure: PRICE_FILTER")
     return price // rules.tick_units
-
-
-def _size_lots(params: Params, rules: SymbolRules) -> int:
-    size = decimal_units(params, "quantity")
-    if size < rules.lot_units or size > rules.size_units_max or size % rules.lot_units:
-        raise Refused(-1013, "Filter failure: LOT_SIZE")
-    return size // rules.lot_units
 
 
 def _refuse_unread(params: Params, kind: str) -> None:

@@ -133,6 +133,11 @@ class Book:
         self._dirty[order.side].add(key)
         self.update_id += 1
 
+    def next_trade_id(self) -> int:
+        """An id for a trade that happens now."""
+        self._trade_id += 1
+        return self._trade_id
+
     def best(self, side: int) -> tuple[int, int] | None:
         """(price in ticks, lots) of the best level of a side; None where the side is empty."""
         keys = self._keys[side]
@@ -219,9 +224,8 @@ class Book:
         else:
             maker.status = "FILLED"
             self._drop(maker, key, lots)
-        self._trade_id += 1
         return Match(
-            self._trade_id, price, lots, taker, maker,
+            self.next_trade_id(), price, lots, taker, maker,
             taker.filled_lots, taker.value, maker.filled_lots, maker.value,
         )  # fmt: skip
 

@@ -54,7 +54,12 @@ def carry_out(wires: Wires, endpoint: Endpoint, account: str, params: Params, no
     if late is not None:
         asyncio.get_running_loop().call_later(late.delay_ms / 1000, _carry_out_late, wires, endpoint, account, params)
         raise Refused(-1007, _STATUS_UNKNOWN, 504)
+    if endpoint.is_replacement and wires.faults.strike(fault_names.PARTIAL_REPLACE):
+        wires.venue.refuse_next(Refused(-2010, "Account has insufficient balance for requested action."))
     result = endpoint.handler(wires.venue, account, params, now_ms)
+    cut = wires.faults.strike(fault_names.TRUNCATE_LIST, kind=endpoint.rows) if endpoint.rows else None
+    if cut is not None:
+        result = result[: cut.keep]
     if endpoint.scope != "query" and "symbol" in params:
         wires.publisher.book_moved(params["symbol"])
     scope = endpoint.scope
@@ -82,6 +87,12 @@ def refuse_before(wires: Wires, scope: str) -> None:
     if wires.faults.strike(fault_names.MAINTENANCE, on=scope):
         text = "Server is currently overloaded with other requests. Please try again in a few minutes."
         raise Refused(-1008, text, 503)
+
+
+def refuse_key(wires: Wires) -> None:
+    """The key was taken away."""
+    if wires.faults.stands(fault_names.REVOKED_KEY):
+        raise Refused(-2015, "Invalid API-key, IP, or permissions for action.", 401)
 
 
 async def open_socket(wires: Wires, request: web.Request) -> tuple[web.WebSocketResponse, Peer]:

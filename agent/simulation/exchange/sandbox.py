@@ -15,14 +15,16 @@ from aiohttp import web
 
 from agent.simulation.exchange.access import Limits
 from agent.simulation.exchange.accounts import UNITS_PER_ASSET, Accounts, Transfer
+from agent.simulation.exchange.corrections import Countdowns
 from agent.simulation.exchange.faults import Fault, Faults
 from agent.simulation.exchange.filters import SymbolRules, units
 from agent.simulation.exchange.flow import MarketModel
 from agent.simulation.exchange.liquidity import Flow, Liquidity
 from agent.simulation.exchange.matching import BUY, SELL
+from agent.simulation.exchange.mishaps import arm
 from agent.simulation.exchange.publisher import Publisher
 from agent.simulation.exchange.request import Wires
-from agent.simulation.exchange.server import arm, make_app
+from agent.simulation.exchange.server import make_app
 from agent.simulation.exchange.streams import Hub
 from agent.simulation.exchange.tape import TapeFlow
 from agent.simulation.exchange.venue import Venue
@@ -48,7 +50,10 @@ ETHUSDT: Final = SymbolSpec(symbol="ETHUSDT", base="ETH", quote="USDT")
 
 
 class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run the exchange. Port 0 takes any free one; fees are pips (1e-6), 1000 is 10 bps; the clock gives ns since 1970."""
+    """How to run the exchange. Port 0 takes any free one; fees are pips (1e-6), 1000 is 10 bps; the clock gives ns since 1970.
+
+    `offers_countdown`: it has Binance USD-M's dead man's switch (`POST /fapi/v1/countdownCancelAll`), which Binance spot has not.
+    """
 
     port: int = 0
     symbols: tuple[SymbolSpec, ...] = (ETHUSDT,)
@@ -61,6 +66,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
     tape_speed: float = 1.0
     tape_end: Literal["hold", "loop"] = "hold"
     enforce_limits: bool = False
+    offers_countdown: bool = False
     clock_ns: Callable[[], int] = time.time_ns
 
 
@@ -72,6 +78,9 @@ class Exchange:
         accounts = Accounts(config.maker_fee_pips, config.taker_fee_pips, config.key_seed)
         faults = Faults()
         venue = Venue([_rules(spec) for spec in config.symbols], accounts)
+        self._countdowns = Countdowns()
+        if config.offers_countdown:
+            venue.on_countdown = self._countdowns.start
         hub = Hub(faults)
         publisher = Publisher(venue, hub, faults, lambda: self._wires.now_ms())
         self._wires = Wires(venue, hub, publisher, faults, Limits(is_enforced=config.enforce_limits), config.clock_ns)
@@ -116,14 +125,16 @@ class Exchange:
         assert entry is not None, "a deposit cannot overdraw"
         return entry
 
-    def add_key(self, account: str) -> tuple[str, str]:
-        """A new (API key, secret) for an account; random unless the configuration seeds it."""
+    def add_key(self, account: str, *, may_withdraw: bool = False) -> tuple[str, str]:
+        """A new (API key, secret) for an account; random unless the configuration seeds it. It may read and trade."""
         key = self.venue.accounts.add_key(account)
         self.venue.accounts.assets(account)
+        if may_withdraw:
+            self.venue.accounts.withdrawers.add(account)
         return key.key, key.secret
 
     def fault(self, name: str, **details: Any) -> None:
-        """Arm a fault by its name in `faults.FAULTS`; details are the fields of `faults.Fault`."""
+        """Arm a fault by its name in `faults.FAULTS`; details are the fields of `faults.Fault`. ValueError if it cannot be."""
         arm(self._wires, Fault(name=name, **details))
 
     def clear_faults(self, name: str | None = None) -> None:
@@ -137,6 +148,7 @@ class Exchange:
     def step(self) -> None:
         """One tick of 100 ms: the background flow acts, then the streams are fed. Called by the running exchange."""
         now_ns, now_ms = self.config.clock_ns(), self._wires.now_ms()
+        self._countdowns.tick(self.venue, now_ms)
         for liquidity, symbol, flow in self._flows:
             liquidity.apply(flow.step(now_ns), now_ms)
             self._wires.publisher.book_moved(symbol)

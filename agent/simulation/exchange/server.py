@@ -6,6 +6,7 @@ queue has a bound, and a connection that misbehaves is closed without touching t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from agent.simulation.exchange.access import known_key, parse_params, signed_tex
 from agent.simulation.exchange.endpoints import REST, weight
 from agent.simulation.exchange.faults import FAULTS, Fault
 from agent.simulation.exchange.filters import Refused, required
+from agent.simulation.exchange.mishaps import arm
 from agent.simulation.exchange.request import (
     BODY_BYTES_MAX,
     CutConnection,
@@ -27,18 +29,20 @@ from agent.simulation.exchange.request import (
     decode_request,
     open_socket,
     refuse_before,
+    refuse_key,
     serve_socket,
 )
 from agent.simulation.exchange.streams import STREAMS_MAX, Hub, Peer, encode, is_listen_key
 from agent.simulation.exchange.ws_api import serve_ws_api
 
 LISTEN_KEYS_MAX: Final = 1000
+ADMIN: Final = "/_sandbox/fault"
 _LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?")
 
 
 def make_app(wires: Wires) -> web.Application:
     """The aiohttp application."""
-    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[_gate(wires)])
 
     def route(handler: Callable[[Wires, web.Request], Any]) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -50,13 +54,27 @@ def make_app(wires: Wires) -> web.Application:
     app.router.add_route("*", "/api/v3/userDataStream", route(_listen_key))
     app.router.add_route("*", "/api/{tail:.*}", route(_rest))
     app.router.add_route("*", "/sapi/{tail:.*}", route(_rest))
+    app.router.add_route("*", "/fapi/{tail:.*}", route(_rest))
     app.router.add_get("/ws-api/v3", route(serve_ws_api))
     for prefix in ("/stream", ""):
         app.router.add_get(prefix + "/ws", route(_streams))
         app.router.add_get(prefix + "/ws/{tail:.*}", route(_streams))
         app.router.add_get(prefix + "/stream", route(_streams))
-    app.router.add_route("*", "/_sandbox/fault", route(_admin))
+    app.router.add_route("*", ADMIN, route(_admin))
     return app
+
+
+def _gate(wires: Wires) -> Any:
+    """Cuts whoever comes while nobody may, but for the hand that arms the faults."""
+
+    @web.middleware
+    async def gate(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+        if request.path != ADMIN and wires.faults.stands(fault_names.REFUSE_CONNECT):
+            return _cut(request)
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    return gate
 
 
 # -- REST ---------------------------------------------------------------------------------------------------------------
@@ -74,14 +92,18 @@ async def _rest(wires: Wires, request: web.Request) -> web.Response:
         wires.limits.use(weight(endpoint, params), now_ms)
         if endpoint.is_signed:
             key = known_key(wires.venue.accounts, request.headers.get("X-MBX-APIKEY"))
+            refuse_key(wires)
             verify(key, signed_text(query, body), params, now_ms)
             account = key.account
         refuse_before(wires, endpoint.scope)
         result = carry_out(wires, endpoint, account or "", params, now_ms)
+        slow = wires.faults.strike(fault_names.SLOW_REPLY, on=endpoint.scope)
     except Refused as refusal:
         return _refusal(wires, refusal, account)
     except CutConnection:
         return _cut(request)
+    if slow is not None:
+        await asyncio.sleep(slow.delay_ms / 1000)
     return _answer(result, 200, wires.limits.headers(account, now_ms))
 
 
@@ -193,11 +215,3 @@ async def _admin(wires: Wires, request: web.Request) -> web.Response:
             return _answer({"error": str(error)}, 400, {})
     armed = [msgspec.structs.asdict(fault) for fault in wires.faults.armed()]
     return _answer({"faults": FAULTS, "armed": armed}, 200, {})
-
-
-def arm(wires: Wires, fault: Fault) -> None:
-    """Arm a fault; a disconnect strikes at once."""
-    if fault.name == fault_names.DISCONNECT:
-        wires.hub.cut(fault.kind)
-    else:
-        wires.faults.arm(fault)

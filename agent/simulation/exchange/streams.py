@@ -153,12 +153,20 @@ class Hub:
         if self._late is None and self._faults.strike(fault_names.REORDER_USER_EVENTS, kind=kind):
             self._late = account, event
             return
+        if self._faults.strike(fault_names.REGRESS_CUMULATIVE, kind=kind):
+            event = event | {"z": "0.00000000", "Z": "0.00000000"}
         times = 2 if self._faults.strike(fault_names.DUPLICATE_USER_EVENT, kind=kind) else 1
         for _ in range(times):
             self._deliver(account, event)
         if self._late is not None:
             late, self._late = self._late, None
             self._deliver(*late)
+
+    def end(self, kind: str, now_ms: int) -> None:
+        """Tell every account's connections that its events end with this one, and send none after it."""
+        for account in list(self._users):
+            self._deliver(account, {"e": kind, "E": now_ms})
+        self._users.clear()
 
     def cut(self, kind: str) -> None:
         """Abort the connections that carry market streams, user events, or all."""

@@ -17,7 +17,7 @@ from agent.simulation.exchange.filters import NewOrder, Refused, SymbolRules, ch
 from agent.simulation.exchange.history import Candles
 from agent.simulation.exchange.matching import BUY, SELL, Book, Kind, Match, Order, Status, TimeInForce
 
-Execution = Literal["NEW", "TRADE", "CANCELED", "EXPIRED", "TRADE_PREVENTION"]
+Execution = Literal["NEW", "TRADE", "CANCELED", "EXPIRED", "TRADE_PREVENTION", "REPLACED", "TRADE_CANCEL"]
 
 TRADES_MAX = 10_000
 ORDERS_MAX = 50_000
@@ -51,7 +51,10 @@ class Fill(msgspec.Struct, frozen=True, gc=False):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What just happened to an order, with the cumulative figures as of this event."""
+    """What just happened to an order, with the cumulative figures as of this event.
+
+    `client_id` is the id of the cancel that did it; `original_id` the order's id before it was amended.
+    """
 
     order: Order
     symbol: str
@@ -62,6 +65,7 @@ class Report(msgspec.Struct, frozen=True):
     time_ms: int
     fill: Fill | None = None
     client_id: str = ""
+    original_id: str = ""
 
 
 class Market:
@@ -100,11 +104,13 @@ class Venue:
         self.on_trades: Callable[[str, list[Trade]], None] = _ignore
         self.on_balances: Callable[[str, tuple[str, ...], int], None] = _ignore
         self.on_transfer: Callable[[Transfer], None] = _ignore
+        self.on_countdown: Callable[[str, str, int, int], None] = _no_countdown
         self._orders: dict[int, tuple[str, Order]] = {}
         self._open: dict[tuple[str, str], dict[int, Order]] = {}
         self._by_client_id: dict[tuple[str, str, str], Order] = {}
         self._closed: deque[Order] = deque()
         self._next_id = 0
+        self._refusal: Refused | None = None
 
     def place(self, account: str, request: NewOrder, now_ms: int) -> tuple[Order, list[Fill]]:
         """Accept or refuse an order, match it, and settle its fills. Returns it with the taker's fills."""
@@ -118,7 +124,7 @@ class Venue:
             self._release(market.rules, order)
             raise Refused(-2010, "Order would immediately match and take.")
         self._remember(market.rules.symbol, order)
-        self._report(order, market.rules.symbol, "NEW", "NEW", 0, 0, now_ms)
+        self.report(order, market.rules.symbol, "NEW", "NEW", 0, 0, now_ms)
         fills = self._settle(market, matches, now_ms)
         for maker in prevented:
             self._finish(market.rules, maker, "TRADE_PREVENTION", now_ms)
@@ -126,7 +132,7 @@ class Venue:
             expired: Execution = "TRADE_PREVENTION" if order.status == "EXPIRED_IN_MATCH" else "EXPIRED"
             self._finish(market.rules, order, None if order.status == "FILLED" else expired, now_ms)
         touched = {order.account, *(m.maker.account for m in matches), *(m.account for m in prevented)}
-        self._tell_balances(touched, market.rules, now_ms)
+        self.tell_balances(touched, market.rules, now_ms)
         return order, fills
 
     def check(self, account: str, request: NewOrder, now_ms: int) -> None:
@@ -139,8 +145,33 @@ class Venue:
         if order.account != account or market.book.cancel(order.id) is None:
             raise Refused(-2011, "Unknown order sent.")
         self._finish(market.rules, order, "CANCELED", now_ms, client_id)
-        self._tell_balances({account}, market.rules, now_ms)
+        self.tell_balances({account}, market.rules, now_ms)
         return order
+
+    def amend(self, account: str, symbol: str, order: Order, size_lots: int, now_ms: int, client_id: str) -> None:
+        """Reduce an open order in place: it keeps its place in the queue and goes on under `client_id`.
+
+        -2038 if it is not open, or if `size_lots` is not between what was filled and what it has.
+        """
+        market, old_id = self.markets[symbol], order.client_id
+        if order.account != account or order.id not in market.book.orders or not order.filled_lots < size_lots < order.size_lots:
+            raise Refused(-2038, "Order amend (keep priority) request has failed: it must reduce an open order.")
+        withdrawn = order.size_lots - size_lots
+        self.accounts.unlock(account, *_held(market.rules, order, withdrawn))
+        market.book.reduce(order.id, withdrawn)
+        order.client_id, order.updated_ms = client_id, now_ms
+        self._by_client_id.pop((account, symbol, old_id), None)
+        self._by_client_id[account, symbol, client_id] = order
+        self.report(order, symbol, "REPLACED", order.status, order.filled_lots, order.value, now_ms, original_id=old_id)
+        self.tell_balances({account}, market.rules, now_ms)
+
+    def refuse_next(self, refusal: Refused) -> None:
+        """The next order is refused like this."""
+        self._refusal = refusal
+
+    def change_rules(self, symbol: str, **changes: int | str) -> None:
+        """New rules for new orders; what rests stays as it is."""
+        self.rules[symbol] = self.markets[symbol].rules = msgspec.structs.replace(self.rules[symbol], **changes)
 
     def find(self, account: str, symbol: str, order_id: int | None, client_id: str | None) -> Order:
         """An account's order by its id, or by its client id (the latest that used it). -2013 if there is none."""
@@ -189,13 +220,31 @@ class Venue:
         matches, _ = market.book.submit(order)
         if matches:
             self._settle(market, matches, now_ms)
-            self._tell_balances({match.maker.account for match in matches}, market.rules, now_ms)
+            self.tell_balances({match.maker.account for match in matches}, market.rules, now_ms)
         return order
+
+    def report(
+        self, order: Order, symbol: str, execution: Execution, status: Status, filled_lots: int, value: int,
+        now_ms: int, fill: Fill | None = None, client_id: str = "", original_id: str = "",
+    ) -> None:  # fmt: skip
+        """Tell whoever listens what happened to an order. Of the house nothing is told."""
+        if order.account != HOUSE:
+            self.on_report(Report(order, symbol, execution, status, filled_lots, value, now_ms, fill, client_id, original_id))
+
+    def tell_balances(self, accounts: set[str], rules: SymbolRules, now_ms: int) -> None:
+        """Tell the accounts what they hold in a symbol's two assets."""
+        for account in sorted(accounts - {HOUSE}):
+            self.on_balances(account, (rules.base, rules.quote), now_ms)
 
     # -- private ------------------------------------------------------------------------------------------------------
 
     def _admit(self, account: str, market: Market, request: NewOrder, now_ms: int) -> Order:
         rules, book = market.rules, market.book
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
+        if rules.status != "TRADING":
+            raise Refused(-1013, "Market is closed.")
         known = request.client_id and self._by_client_id.get((account, rules.symbol, request.client_id))
         if known and known.status in _OPEN:
             raise Refused(-2010, "Duplicate order sent.")
@@ -260,7 +309,7 @@ class Venue:
                 filled = match.maker_filled_lots if is_maker else match.taker_filled_lots
                 value = match.maker_value if is_maker else match.taker_value
                 status: Status = "FILLED" if filled == order.size_lots else "PARTIALLY_FILLED"
-                self._report(order, market.rules.symbol, "TRADE", status, filled, value, now_ms, fill)
+                self.report(order, market.rules.symbol, "TRADE", status, filled, value, now_ms, fill)
                 if is_maker and order.status == "FILLED":
                     self._finish(market.rules, order, None, now_ms)
         if matches:
@@ -293,7 +342,7 @@ class Venue:
         while len(self._closed) > ORDERS_MAX:
             self._forget(self._closed.popleft())
         if execution is not None:
-            self._report(order, rules.symbol, execution, order.status, order.filled_lots, order.value, now_ms, None, client_id)
+            self.report(order, rules.symbol, execution, order.status, order.filled_lots, order.value, now_ms, None, client_id)
 
     def _remember(self, symbol: str, order: Order) -> None:
         self._orders[order.id] = (symbol, order)
@@ -307,17 +356,6 @@ class Venue:
         if self._by_client_id.get(key) is order:
             del self._by_client_id[key]
 
-    def _report(
-        self, order: Order, symbol: str, execution: Execution, status: Status, filled_lots: int, value: int,
-        now_ms: int, fill: Fill | None = None, client_id: str = "",
-    ) -> None:  # fmt: skip
-        if order.account != HOUSE:
-            self.on_report(Report(order, symbol, execution, status, filled_lots, value, now_ms, fill, client_id))
-
-    def _tell_balances(self, accounts: set[str], rules: SymbolRules, now_ms: int) -> None:
-        for account in sorted(accounts - {HOUSE}):
-            self.on_balances(account, (rules.base, rules.quote), now_ms)
-
 
 def _held(rules: SymbolRules, order: Order, lots: int) -> tuple[str, int]:
     """What `lots` of an order reserve: (asset, units). A market buy reserves nothing: it is paid fill by fill."""
@@ -328,3 +366,7 @@ def _held(rules: SymbolRules, order: Order, lots: int) -> tuple[str, int]:
 
 def _ignore(*_: object) -> None:
     """The listener before anybody listens."""
+
+
+def _no_countdown(_account: str, _symbol: str, _length_ms: int, _now_ms: int) -> None:
+    raise Refused(-5000, "Path /fapi/v1/countdownCancelAll, Method POST is invalid", 404)

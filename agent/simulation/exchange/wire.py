@@ -96,6 +96,18 @@ def order_cancelled(rules: SymbolRules, cancelled: Order, client_id: str) -> Pay
     }  # fmt: skip
 
 
+def order_amended(rules: SymbolRules, amended: Order, old_id: str) -> Payload:
+    """The answer to an amendment that kept the order's priority."""
+    row = order(rules, amended)
+    names = ("symbol", "orderId", "orderListId", "clientOrderId", "price", "executedQty", "status", "timeInForce", "type", "side")
+    sums = {"cumulativeQuoteQty": row["cummulativeQuoteQty"], "quoteOrderQty": row["origQuoteOrderQty"], "preventedQty": _ZERO}
+    kept = {name: row[name] for name in (*names, "workingTime", "selfTradePreventionMode")}
+    return {
+        "transactTime": amended.updated_ms, "executionId": amended.id * 2,
+        "amendedOrder": kept | sums | {"origClientOrderId": old_id, "qty": row["origQty"]},
+    }  # fmt: skip
+
+
 def order_queried(rules: SymbolRules, queried: Order) -> Payload:
     """An order as a query shows it."""
     return order(rules, queried) | {
@@ -228,7 +240,8 @@ def execution_report(rules: SymbolRules, report: Report) -> Payload:
         "e": "executionReport", "E": report.time_ms, "s": rules.symbol, "c": report.client_id or subject.client_id,
         "S": _SIDES[subject.side], "o": subject.kind, "f": subject.time_in_force,
         "q": text(rules.base_units(subject.size_lots)), "p": text(subject.price_ticks * rules.tick_units), "P": _ZERO,
-        "F": _ZERO, "g": -1, "C": subject.client_id if report.client_id else "", "x": report.execution,
+        "F": _ZERO, "g": -1, "x": report.execution,
+        "C": report.original_id or (subject.client_id if report.client_id else ""),
         "X": report.status, "r": "NONE", "i": subject.id, "l": text(rules.base_units(lots)),
         "z": text(rules.base_units(report.filled_lots)), "L": text(price * rules.tick_units),
         "n": text(fill.fee_units) if fill else "0", "N": fill.fee_asset if fill else None, "T": report.time_ms,
@@ -269,18 +282,18 @@ def trade_fees(accounts: Accounts, rules: Mapping[str, SymbolRules], names: Sequ
 
 def _symbol(rules: SymbolRules) -> Payload:
     return {
-        "symbol": rules.symbol, "status": "TRADING", "baseAsset": rules.base, "baseAssetPrecision": 8,
+        "symbol": rules.symbol, "status": rules.status, "baseAsset": rules.base, "baseAssetPrecision": 8,
         "quoteAsset": rules.quote, "quotePrecision": 8, "quoteAssetPrecision": 8, "baseCommissionPrecision": 8,
         "quoteCommissionPrecision": 8, "orderTypes": list(ORDER_TYPES), "icebergAllowed": False, "ocoAllowed": False,
         "otoAllowed": False, "quoteOrderQtyMarketAllowed": True, "allowTrailingStop": False,
-        "cancelReplaceAllowed": True, "amendAllowed": False, "pegInstructionsAllowed": False,
+        "cancelReplaceAllowed": True, "amendAllowed": True, "pegInstructionsAllowed": False,
         "isSpotTradingAllowed": True, "isMarginTradingAllowed": False, "permissions": [], "permissionSets": [["SPOT"]],
         "defaultSelfTradePreventionMode": "NONE", "allowedSelfTradePreventionModes": list(PREVENTION_MODES),
         "filters": [
             {"filterType": "PRICE_FILTER", "minPrice": text(rules.tick_units), "maxPrice": text(rules.price_units_max),
-             "tickSize": text(rules.tick_units)},
+             "tickSize": text(rules.tick_units * rules.tick_step)},
             {"filterType": "LOT_SIZE", "minQty": text(rules.lot_units), "maxQty": text(rules.size_units_max),
-             "stepSize": text(rules.lot_units)},
+             "stepSize": text(rules.lot_units * rules.lot_step)},
             {"filterType": "NOTIONAL", "minNotional": text(rules.notional_units_min), "applyMinToMarket": True,
              "maxNotional": "9000000000.00000000", "applyMaxToMarket": False, "avgPriceMins": 0},
             {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": rules.open_orders_max},

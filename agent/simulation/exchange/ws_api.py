@@ -17,6 +17,7 @@ from agent.simulation.exchange.request import (
     decode_request,
     open_socket,
     refuse_before,
+    refuse_key,
     serve_socket,
 )
 from agent.simulation.exchange.streams import STREAMS_MAX, Peer, encode
@@ -125,5 +126,6 @@ def _signed_account(wires: Wires, connection: _Connection, params: Params, now_m
         return connection.account
     required(params, "signature")
     key = known_key(wires.venue.accounts, params.get("apiKey"))
+    refuse_key(wires)
     verify(key, signed_params(params), params, now_ms)
     return key.account

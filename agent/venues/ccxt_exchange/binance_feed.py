@@ -1,7 +1,8 @@
 """The sockets of Binance spot: one for market data, one for our own orders. What they pass on is complete, or ends in an error.
 
 A silent connection is found by the age of its data, not by pongs: a book that does not change is compared with the REST interface,
-and an order that REST has accepted must show up on the private stream. Reconnecting is the supervisor's work.
+and an order that REST has accepted must show up on the private stream. Reconnecting is the supervisor's work, and so is asking what
+happened meanwhile.
 """
 
 import asyncio
@@ -13,13 +14,14 @@ import aiohttp
 import msgspec
 
 from agent.domain.errors import FrameError, VenueError
-from agent.domain.events import VenueDisconnected
+from agent.domain.events import OrderReported, VenueDisconnected
 from agent.domain.instrument import Instrument
 from agent.domain.market import BookDiff, BookSnapshot
-from agent.ports import PrivateFact, VenueEvent
-from agent.venues.ccxt_exchange.binance_wire import Context, ExecutionReport, Frame, decode, facts_of
+from agent.ports import VenueEvent
+from agent.venues.ccxt_exchange.binance_wire import Context, DepthUpdate, ExecutionReport, Frame, decode, facts_of
 from agent.venues.ccxt_exchange.book_join import BookJoin
 from agent.venues.ccxt_exchange.client import Client
+from agent.venues.ccxt_exchange.conditions import nobody
 from agent.venues.ccxt_exchange.inbox import Inbox
 from agent.venues.ccxt_exchange.own_orders import OwnOrders
 
@@ -31,17 +33,17 @@ FRAME_BYTES_MAX = 1 << 20
 JOINS_MAX = 8  # attempts to join a book before the connection is given up
 CHECKS_PER_STALE = 4
 ReadBook = Callable[[Instrument], Awaitable[BookSnapshot]]
-Settle = Callable[[ExecutionReport], Awaitable[Sequence[PrivateFact]]]
+Care = Callable[[], Awaitable[None]]
 
 
 class Feed:
-    """One life of the two sockets. `instruments` by the exchange's symbol; `settle` fetches the trades that a report misses."""
+    """One life of the two sockets. `instruments` by the exchange's symbol; `care` looks after the exchange's clock and rules."""
 
     def __init__(
-        self, client: Client, own: OwnOrders, instruments: Mapping[str, Instrument], read_book: ReadBook, settle: Settle
+        self, client: Client, own: OwnOrders, instruments: Mapping[str, Instrument], read_book: ReadBook, care: Care
     ) -> None:
         self._client, self._own, self._clock = client, own, client.clock
-        self._instruments, self._read_book, self._settle = instruments, read_book, settle
+        self._instruments, self._read_book, self._care = instruments, read_book, care
         self._context = Context(client.name, instruments, client.config.groups)
         self._joins = {one.id: BookJoin() for one in instruments.values()}
         self._by_id = {one.id: one for one in instruments.values()}
@@ -50,6 +52,9 @@ class Feed:
         self._tasks: set[asyncio.Task[None]] = set()
         self._joining: set[str] = set()
         self._answer_ns = 0
+        self._cared_ns = client.clock.now_ns()
+        self._is_odd = False
+        self._conditions = client.conditions
 
     async def open(self) -> None:
         """Connect and subscribe. VenueError if it does not work within ten seconds. Nothing is lost from here on."""
@@ -69,6 +74,9 @@ class Feed:
             ) from None
         self._start(self._market(market))
         self._start(self._watch())
+        self._start(self._look_after())
+        self._conditions.key_refused = ""
+        self._conditions.listener = self._changed
         for name in self._joins:
             self._join(name)
 
@@ -76,8 +84,13 @@ class Feed:
         """Everything in the order received, until VenueError."""
         return self._inbox.events()
 
+    def look_soon(self) -> None:
+        """Something hints that rules or state of the exchange have changed."""
+        self._cared_ns = 0
+
     async def close(self) -> None:
         """End all tasks and sockets. Never fails."""
+        self._conditions.listener = nobody
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -118,25 +131,42 @@ class Feed:
             raise FrameError(f"{self._client.name}: a binary frame")
         raise VenueError(f"{self._client.name}: the connection was closed ({socket.close_code})")
 
-    async def _frame(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Frame, Sequence[VenueEvent]]:
-        frame = decode(await self._text(socket))
+    def _facts(self, frame: Frame) -> Sequence[VenueEvent]:
         facts = facts_of(frame, msgspec.structs.replace(self._context, at_ns=self._clock.now_ns()))
         for fact in facts:
             if isinstance(fact, VenueDisconnected):
                 raise VenueError(f"{self._client.name}: the exchange ends the stream ({fact.reason})")
-        return frame, facts
+        return facts
 
     async def _user(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:
-            frame, facts = await self._frame(socket)
+            frame = decode(await self._text(socket))
+            report = frame.event
             if frame.id is not None:
                 self._answer_ns = self._clock.now_ns()
-            elif isinstance(frame.event, ExecutionReport) and frame.event.symbol in self._instruments:
-                report = frame.event
+                self._facts(frame)
+            elif isinstance(report, ExecutionReport) and report.symbol in self._instruments:
+                report = self._named(report)
                 self._own.mentioned(report.order_id)
-                missing = await self._settle(report)
-                self._own.note((*missing, *facts))
-                self._inbox.private((*missing, *facts))
+                facts = self._facts(msgspec.structs.replace(frame, event=report))
+                told = [fact for fact in facts if not self._is_foreign_cancel(fact, report)]
+                self._own.note(told, self._clock.now_ns())
+                self._inbox.private(told)
+            else:
+                self._facts(frame)
+
+    def _named(self, report: ExecutionReport) -> ExecutionReport:
+        """The report under the name that its order has here, whatever the exchange calls it by now."""
+        name = self._own.name(report.symbol, report.order_number, report.order_id)
+        if report.execution == "REPLACED":
+            self._own.name(report.symbol, report.order_number, report.client_id)
+        is_by_other = bool(report.original_id)
+        return msgspec.structs.replace(report, **{"original_id" if is_by_other else "client_id": name})
+
+    def _is_foreign_cancel(self, fact: VenueEvent, report: ExecutionReport) -> bool:
+        """A cancel by hand is no order of ours: only what it did to its target is told."""
+        is_cancel = isinstance(fact, OrderReported) and fact.order_id == report.client_id != report.order_id
+        return is_cancel and not self._own.target(report.client_id)
 
     async def _ask(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """Ask something now and then: an exchange that answers pings of the socket may still be dead behind it."""
@@ -146,15 +176,21 @@ class Feed:
 
     async def _market(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:
-            _, facts = await self._frame(socket)
-            for fact in facts:
+            frame = decode(await self._text(socket))
+            for fact in self._facts(frame):
                 if isinstance(fact, BookDiff):
+                    self._compare_sizes(frame.data, fact)
                     join = self._joins[fact.instrument]
                     self._pass_on(join.diff(fact))
                     if not join.is_joined:
                         self._join(fact.instrument)
                 else:
                     self._pass_on((fact,))
+
+    def _compare_sizes(self, told: object, fact: BookDiff) -> None:
+        """Levels between two ticks were left out: the rules may have changed."""
+        if isinstance(told, DepthUpdate) and len(told.bids) + len(told.asks) != len(fact.bids) + len(fact.asks):
+            self._is_odd = True
 
     def _pass_on(self, facts: Sequence[VenueEvent]) -> None:
         if not self._inbox.market(facts):
@@ -198,6 +234,25 @@ class Feed:
             for name, join in self._joins.items():
                 if join.is_joined and now_ns - join.changed_ns > stale_ns:
                     await self._compare(name, join, stale_ns)
+
+    async def _look_after(self) -> None:
+        """Now and then, and soon where something hints at a change."""
+        period_ns, look_ns = self._client.config.clock_check_ms * 1_000_000, self._client.config.stale_ms * 1_000_000
+        while True:
+            await self._clock.sleep(look_ns / 1e9 / CHECKS_PER_STALE)
+            self._changed()
+            pause_ns = min(period_ns, look_ns) if self._conditions.is_troubled or self._is_odd else period_ns
+            if self._clock.now_ns() - self._cared_ns >= pause_ns:
+                self._is_odd = False
+                await self._care()
+                self._cared_ns = self._clock.now_ns()
+
+    def _changed(self) -> None:
+        """What the exchange lets us do may have changed."""
+        if self._conditions.key_refused:
+            text = f"{self._client.name} does not take the API key any more ({self._conditions.key_refused}); give it a good one"
+            self._inbox.fail(VenueError(text))
+        self._inbox.private(self._conditions.news())
 
     async def _compare(self, name: str, join: BookJoin, stale_ns: int) -> None:
         """A quiet book is passed on again, so that its reader knows that it is fresh. A stalled stream is an error."""

@@ -1,48 +1,46 @@
 """Binance spot as a venue: orders through REST, one attempt each; news through its own streams; the truth, when asked, from REST.
 
 A cancel is an order of its own with its own id: it ends FILLED when it took its target back and REJECTED when there was nothing to
-take back. 'Unknown' is never turned into 'rejected' by waiting alone: the exchange must have been asked twice, in two ways, after
-the last moment at which it could still have accepted the request.
+take back. To replace an order is one request with two legs, and each leg has its own outcome under its own id. 'Unknown' is never
+turned into 'rejected' by waiting alone: see `binance_questions`.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any, Final
 
-import msgspec
-
-from agent.domain.amount import Amount, parse_units, plain
+from agent.domain.amount import parse_units, plain
 from agent.domain.errors import ConfigError, FrameError, NumberError, OutcomeUnknown, VenueError
-from agent.domain.events import OrderFilled, OrderReported, VenueConnected
+from agent.domain.events import OrderReported, VenueConnected
 from agent.domain.instrument import Instrument
 from agent.domain.market import BookSnapshot, Listed
-from agent.domain.order import ENDED, OrderRef, OrderState
+from agent.domain.order import OrderRef, OrderState
 from agent.domain.plan import Approved, CancelOrder, PlaceOrder, Signed, SignedRequest, VenueRequest
 from agent.ports import PrivateFact, Profile, Snapshot, Tools, VenueEvent
 from agent.venues.ccxt_exchange import binance_rest as rest
 from agent.venues.ccxt_exchange import binance_wire as wire
 from agent.venues.ccxt_exchange.binance_feed import Feed
+from agent.venues.ccxt_exchange.binance_markets import Rules, measure, read_rules
+from agent.venues.ccxt_exchange.binance_questions import Markets, Questions
+from agent.venues.ccxt_exchange.binance_replies import Replies
 from agent.venues.ccxt_exchange.client import Client, Config, RefusedRequestError, gather
 from agent.venues.ccxt_exchange.own_orders import OwnOrders
 
-V = TypeVar("V")
 MS: Final = 1_000_000
-LATE_MARGIN_MS = 3_000  # beyond recvWindow: clocks differ, and an accepted order may take a moment to be listed
-LIST_MAX = 1_000  # the longest list that the exchange returns; a full one proves no absence
-LOOK_BACK_MS = 60_000
 DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50))
-DEFAULT_FEE_PIPS = 1_000
 CLIENT_ID_MAX = 36
 
 
 class BinanceSpot:
-    """Satisfies the port Venue. `instruments` by the exchange's symbol."""
+    """Satisfies the ports Venue and DeadMan (which Binance spot itself has not: see the config)."""
 
-    def __init__(self, client: Client, instruments: Mapping[str, Instrument]) -> None:
-        self._client = client
-        self._take(instruments)
-        self._own = OwnOrders({one.id: one.base for one in instruments.values()})
+    def __init__(self, client: Client, rules: Rules) -> None:
+        self._client, self._rules = client, rules
+        self._own = OwnOrders()
+        self._questions = Questions(client, self._own, self._markets())
+        self._replies = Replies(client, self._own, self._questions)
         self._api: Any = client.exchange
+        self._feed: Feed | None = None
         self._was_opened = False
         self.profile = Profile(client.name, "ccxt_exchange", False, None, sends_in_flight_max=client.config.sends_in_flight_max)
 
@@ -51,70 +49,79 @@ class BinanceSpot:
         """The exchange's clock minus ours, as measured last. Above a second, something is wrong with one of them."""
         return round(self._client.budget.offset_ns / MS)
 
+    @property
+    def clock_uncertainty_ms(self) -> int:
+        """How far that may be off: half the round trip of the measurement, rounded up."""
+        return -(-self._client.uncertainty_ns // MS)
+
     # -- the four verbs -----------------------------------------------------------------------------------------------
 
     async def stream(self) -> AsyncIterator[VenueEvent]:
-        """See the port. Begins with VenueConnected, what is listed, and what became of our orders in the meantime."""
+        """See the port. Begins with VenueConnected, what is listed, what may be done; what happened meanwhile must be asked."""
+        client = self._client
         if self._was_opened:  # after a break, clocks and rules may have changed
-            await _measure(self._client)
-            self._take(await _instruments(self._client))
+            await measure(client)
+            self._rules = await read_rules(client, self._rules)
+            self._questions.markets = self._markets()
         self._was_opened = True
         self._own.forgive()
-        feed = Feed(self._client, self._own, self._instruments, self._read_book, self._settle)
+        feed = self._feed = Feed(client, self._own, self._rules.instruments, self._read_book, self._care)
         try:
             await feed.open()
-            yield VenueConnected(self._client.name)
-            yield Listed(self._client.name, tuple(self._instruments.values()), self._client.clock.now_ns())
-            for ref in self._own.live():
-                for fact in await self._inquire(ref):
-                    yield fact
+            yield VenueConnected(client.name)
+            yield Listed(client.name, tuple(self._rules.instruments.values()), client.clock.now_ns())
+            for status in client.conditions.news(is_new=True):
+                yield status
             async for event in feed.events():
                 yield event
         finally:
+            self._feed = None
             await feed.close()
 
     def build(self, approved: Approved) -> VenueRequest:
         """See the port. Prices and sizes are exact: they lie on tick and lot by construction."""
+        name = self._client.name
         match approved.plan:
+            case PlaceOrder(replaces="") as plan:
+                return VenueRequest(plan.order_id, name, "place", self._place_fields(plan))
             case PlaceOrder() as plan:
-                return VenueRequest(plan.order_id, self._client.name, "place", self._place_fields(plan))
+                target = (
+                    ("cancelReplaceMode", "STOP_ON_FAILURE"),
+                    ("cancelOrigClientOrderId", self._own.spelled(plan.replaces)),
+                )
+                return VenueRequest(plan.order_id, name, "replace", (*self._place_fields(plan), *target))
             case CancelOrder() as plan:
                 fields = (
-                    ("symbol", self._symbol(plan.instrument)),
-                    ("origClientOrderId", plan.target_id),
+                    ("symbol", self._questions.markets.symbol(plan.instrument)),
+                    ("origClientOrderId", self._own.spelled(plan.target_id)),
                     ("newClientOrderId", plan.order_id),
                 )
-                return VenueRequest(plan.order_id, self._client.name, "cancel", fields)
+                return VenueRequest(plan.order_id, name, "cancel", fields)
             case plan:
-                raise VenueError(f"{self._client.name} trades on an order book; it cannot do a {type(plan).__name__}")
+                raise VenueError(f"{name} trades on an order book; it cannot do a {type(plan).__name__}")
 
     async def send(self, signed: Signed) -> Sequence[PrivateFact]:
         """See the port. A refusal by the exchange is a fact (REJECTED with its code and words), not an error."""
         if not isinstance(signed, SignedRequest) or self._client.key is None or signed.key_id != self._client.key.key_id:
             raise VenueError(f"{self._client.name}: order {signed.order_id} is not signed with this venue's key; nothing was sent")
-        fields, order_id = dict(signed.request.fields), signed.order_id
-        instrument = self._instruments[fields["symbol"]].id
-        is_cancel = signed.request.action == "cancel"
-        ref = OrderRef(order_id, self._client.name, instrument)
-        self._own.departs(ref, self._client.clock.now_ns(), fields.get("origClientOrderId", ""))
+        request, order_id = signed.request, signed.order_id
+        fields = dict(request.fields)
+        self._departs(request, fields)
+        full = fields | {"newOrderRespType": "FULL"}
         try:
-            if is_cancel:
+            if request.action == "cancel":
                 reply = await self._client.call(self._api.private_delete_order, fields, kind="cancel", about=order_id)
+            elif request.action == "replace":
+                reply = await self._client.call(self._api.private_post_order_cancelreplace, full, kind="trade", about=order_id)
             else:
-                full = fields | {"newOrderRespType": "FULL"}
                 reply = await self._client.call(self._api.private_post_order, full, kind="trade", about=order_id)
         except RefusedRequestError as refusal:
-            facts: Sequence[PrivateFact] = (OrderReported(order_id, OrderState.REJECTED, str(refusal)),)
-            self._own.note(facts)
-            if refusal.code == rest.TIME_OUTSIDE:
-                with contextlib.suppress(VenueError):  # the clocks can also be set later; the refusal is what counts
-                    await _measure(self._client)
-            return facts
+            return await self._refused(request, refusal)
         except VenueError:
             self._own.stayed(order_id)
             raise
         try:
-            return await self._proved(_read(reply, rest.OrderView), order_id, is_cancel=is_cancel)
+            return await self._replies.proved(request, reply)
         except (FrameError, NumberError) as error:
             raise OutcomeUnknown(f"{self._client.name}: the reply about {order_id} cannot be read: {error}") from None
 
@@ -127,7 +134,7 @@ class BinanceSpot:
         except RefusedRequestError as refusal:
             if refusal.code != rest.TIME_OUTSIDE:
                 raise
-        await _measure(self._client)  # a clock was set: without this no order in doubt would ever be answered for
+        await measure(self._client)  # a clock was set: without this no order in doubt would ever be answered for
         return await self._snapshot(asked)
 
     async def close(self) -> None:
@@ -135,230 +142,151 @@ class BinanceSpot:
 
     async def may_withdraw(self) -> bool:
         """Whether the API key could move coins out, which trading never needs. Raises VenueError."""
-        reply = await self._client.call(self._api.sapi_get_account_apirestrictions, {})
-        return _read(reply, rest.RightsView).enable_withdrawals
+        return await may_withdraw(self._client)
 
-    # -- orders -------------------------------------------------------------------------------------------------------
+    # -- the dead man's switch ----------------------------------------------------------------------------------------
+
+    @property
+    def countdown_s(self) -> int:
+        """See the port DeadMan; 0 unless the settings name the switch of an exchange that has one."""
+        return self._client.config.dead_man_s
+
+    async def arm(self, countdown_s: int) -> None:
+        """See the port DeadMan. Binance USD-M's form: for each symbol, `countdownTime` in ms; 0 stops it. Raises VenueError."""
+        if not self.countdown_s:
+            raise VenueError(f"{self._client.name} has no dead-man switch: Binance spot offers none")
+        path = self._client.config.dead_man_path.rpartition("/")[2]
+        for symbol in self._rules.instruments:
+            wanted = {"symbol": symbol, "countdownTime": str(countdown_s * 1_000)}
+            try:
+                await self._client.call(
+                    self._api.request, path, "fapiPrivate", "POST", wanted, weight=10, kind="cancel", about=symbol
+                )
+            except OutcomeUnknown as error:
+                raise VenueError(str(error)) from None
+
+    # -- private ------------------------------------------------------------------------------------------------------
+
+    def _departs(self, request: VenueRequest, fields: Mapping[str, str]) -> None:
+        ref = OrderRef(request.order_id, self._client.name, self._rules.instruments[fields["symbol"]].id)
+        target = fields["origClientOrderId"] if request.action == "cancel" else ""
+        size = parse_units(fields["quantity"], wire.DECIMALS) if "quantity" in fields else 0
+        self._own.departs(ref, self._client.clock.now_ns(), self._own.original(target), size)
+
+    async def _refused(self, request: VenueRequest, refusal: RefusedRequestError) -> Sequence[PrivateFact]:
+        """What a refusal proves, and what it makes us look at: clocks, rules, or the target of a cancel."""
+        facts: list[PrivateFact] = [OrderReported(request.order_id, OrderState.REJECTED, str(refusal))]
+        with contextlib.suppress(VenueError):  # it can also be looked at later; the refusal is what counts
+            if refusal.code == rest.TIME_OUTSIDE:
+                await measure(self._client)
+            if refusal.code == rest.FILTER and self._feed is not None:
+                self._feed.look_soon()
+            if request.action == "cancel" and refusal.code in (rest.NOTHING_TO_CANCEL, rest.NOT_FOUND):
+                facts[:0] = await self._replies.target_of(request)
+        self._own.note(facts, self._client.clock.now_ns())
+        return facts
 
     async def _snapshot(self, asked: Sequence[OrderRef]) -> Snapshot:
-        account, *resting = await gather(
-            self._client.call(self._api.private_get_account, {"omitZeroBalances": "true"}, weight=20),
-            *(self._client.call(self._api.private_get_openorders, {"symbol": symbol}, weight=6) for symbol in self._instruments),
+        symbols = list(self._rules.instruments)
+        self._own.learn(asked, dict(self._questions.markets.symbols))
+        account, *lists = await gather(
+            tried(self._client.call(self._api.private_get_account, {"omitZeroBalances": "true"}, weight=20)),
+            *(tried(self._client.call(self._api.private_get_openorders, {"symbol": symbol}, weight=6)) for symbol in symbols),
         )
-        facts: list[PrivateFact] = []
-        for ref in asked:
-            facts += await self._inquire(ref)
+        failures = [one for one in (account, *lists) if isinstance(one, VenueError)]
+        if len(failures) == len(lists) + 1:
+            raise failures[0]
+        views = [view for one in lists if not isinstance(one, VenueError) for view in rest.read(one, list[rest.OrderView])]
+        listed = {self._questions.name(view): view for view in views}
+        facts, is_whole = await self._questions.answer(asked, listed)
+        context = self._questions.markets.context
+        is_known = not isinstance(account, VenueError)
         return Snapshot(
             self._client.name,
             self._client.account,
-            _balances(_read(account, rest.AccountView), self._context()),
-            tuple(one.our_id for orders in resting for one in _read(orders, list[rest.OrderView])),
+            rest.balances(rest.read(account, rest.AccountView), context) if is_known else (),
+            tuple(listed),
             tuple(facts),
             at_ns=self._client.clock.now_ns(),
+            resting=tuple(rest.resting(view, order_id, context) for order_id, view in listed.items()),
+            is_orders_whole=is_whole and not any(isinstance(one, VenueError) for one in lists),
+            is_balances_whole=is_known,
         )
 
-    def _take(self, instruments: Mapping[str, Instrument]) -> None:
-        """The markets with their rules of now."""
-        self._instruments = instruments
-        self._symbols = {one.id: symbol for symbol, one in instruments.items()}
-        self._by_id = {one.id: one for one in instruments.values()}
-
     def _place_fields(self, plan: PlaceOrder) -> tuple[tuple[str, str], ...]:
-        instrument = self._by_id.get(plan.instrument)
-        if instrument is None or plan.ticks <= 0 or plan.lots <= 0 or not 1 <= len(plan.order_id) <= CLIENT_ID_MAX:
+        symbol = self._questions.markets.symbols.get(plan.instrument)
+        if symbol is None or plan.ticks <= 0 or plan.lots <= 0 or not 1 <= len(plan.order_id) <= CLIENT_ID_MAX:
             raise VenueError(
                 f"{self._client.name}: order {plan.order_id[:48]} for {plan.instrument} is not one that this venue takes"
             )
+        instrument, mode = self._rules.instruments[symbol], self._client.config.self_trade_prevention
         kind = (
             (("type", "LIMIT_MAKER"),) if plan.time_in_force == "POST" else (("type", "LIMIT"), ("timeInForce", plan.time_in_force))
         )
+        prevention = (("selfTradePreventionMode", mode),) if mode in self._rules.preventions[symbol] else ()
         return (
-            ("symbol", self._symbol(plan.instrument)),
+            ("symbol", symbol),
             ("side", plan.side.upper()),
             *kind,
             ("quantity", plain(plan.lots * instrument.lot_units, instrument.base.decimals)),
             ("price", plain(plan.ticks * instrument.tick_units, instrument.quote.decimals)),
             ("newClientOrderId", plan.order_id),
+            *prevention,
         )
 
-    async def _proved(self, view: rest.OrderView, order_id: str, *, is_cancel: bool) -> Sequence[PrivateFact]:
-        """What a reply proves. An order's end is only told when all its trades are."""
-        if view.our_id not in (order_id, self._own.target(order_id)):
-            raise FrameError(f"it is about {view.our_id[:40]!r}")
-        fills = rest.fills_in_reply(view, self._context())
-        if not is_cancel:
-            self._own.accepted(order_id, self._client.clock.now_ns())
-        self._own.note(fills)
-        facts: tuple[PrivateFact, ...] = (wire.cancel_done(order_id, view.our_id),) if is_cancel else ()
-        if view.state not in ENDED or view.filled_units == self._own.filled_units(view.our_id):
-            facts = (*fills, rest.order_report(view), *facts)
-        self._own.note(facts)
-        return facts
-
-    async def _settle(self, report: wire.ExecutionReport) -> Sequence[PrivateFact]:
-        """For the end of an order: the trades that were not seen, so that they come before it."""
-        if wire.STATES.get(report.status) not in ENDED:
-            return ()
-        seen = self._own.filled_units(report.order_id)
-        last = parse_units(report.size, wire.DECIMALS, "size") if report.execution == "TRADE" else 0
-        if parse_units(report.filled, wire.DECIMALS, "filled") <= seen + last:
-            return ()
-        return await self._trades(report.symbol, report.order_number, report.order_id)
-
-    async def _trades(self, symbol: str, number: int, order_id: str) -> tuple[OrderFilled, ...]:
-        wanted = {"symbol": symbol, "orderId": str(number), "limit": str(LIST_MAX)}
-        reply = await self._client.call(self._api.private_get_mytrades, wanted, weight=5)
-        context = self._context()
-        return tuple(rest.fill_of_trade(trade, order_id, context) for trade in _read(reply, list[rest.TradeView]))
-
-    # -- questions ----------------------------------------------------------------------------------------------------
-
-    async def _inquire(self, ref: OrderRef) -> Sequence[PrivateFact]:
-        """What is certain about one order."""
-        target = self._own.target(ref.order_id)
-        facts = await (self._cancel_outcome(ref, target) if target else self._order_outcome(ref, self._symbol(ref.instrument)))
-        self._own.note(facts)
-        return facts
-
-    async def _order_outcome(self, ref: OrderRef, symbol: str) -> Sequence[PrivateFact]:
-        view = await self._find(ref, symbol)
-        if view is None:
-            if not self._is_late(ref):
-                return ()
-            view = await self._search(ref, symbol)
-            if view is None:
-                reason = "the exchange does not know it, and could not accept it any more"
-                return (OrderReported(ref.order_id, OrderState.REJECTED, reason),)
-        if view.filled_units == 0:
-            return (OrderReported(ref.order_id, view.state, "", str(view.order_id)),)
-        fills = await self._trades(symbol, view.order_id, ref.order_id)
-        self._own.note(fills)
-        if view.state in ENDED and view.filled_units != self._own.filled_units(ref.order_id):
-            return fills  # not all trades are listed yet: its end is not certain
-        return (*fills, OrderReported(ref.order_id, view.state, "", str(view.order_id)))
-
-    async def _cancel_outcome(self, ref: OrderRef, target: str) -> Sequence[PrivateFact]:
-        """A cancel is judged by its target; its own id means nothing to the exchange."""
-        about = msgspec.structs.replace(ref, order_id=target, sent_ns=0)
-        facts = await self._order_outcome(about, self._symbol(ref.instrument))
-        state = next((fact.state for fact in facts if isinstance(fact, OrderReported)), None)
-        if state is OrderState.CANCELLED:
-            return (*facts, wire.cancel_done(ref.order_id, target))
-        if state in ENDED or (state is not None and self._is_late(ref)):
-            return (*facts, OrderReported(ref.order_id, OrderState.REJECTED, f"{target} is {state}"))
-        return facts
-
-    def _is_late(self, ref: OrderRef) -> bool:
-        """Whether a request that was under way must have been accepted or refused by now."""
-        sent_ns = max(ref.sent_ns, self._own.departed_ns(ref.order_id))
-        patience_ms = self._client.config.recv_window_ms + LATE_MARGIN_MS
-        return sent_ns > 0 and self._client.clock.now_ns() > sent_ns + patience_ms * MS
-
-    async def _find(self, ref: OrderRef, symbol: str) -> rest.OrderView | None:
-        wanted = {"symbol": symbol, "origClientOrderId": ref.order_id}
+    async def _care(self) -> None:
+        """Clock, state and rules of the exchange. VenueError only if the rules have changed: then the connection begins anew."""
+        client = self._client
         try:
-            return _read(await self._client.call(self._api.private_get_order, wanted, weight=4), rest.OrderView)
-        except RefusedRequestError as refusal:
-            if refusal.code == rest.NOT_FOUND:
-                return None
-            raise
+            await measure(client)
+            reply = await client.call(self._api.sapi_get_system_status, {})
+            client.conditions.system(is_normal=rest.read(reply, rest.SystemView).status == 0)
+            rules = await read_rules(client, self._rules)
+        except (VenueError, ConfigError):
+            return  # the next time will tell; whether the exchange is silent is found elsewhere
+        if rules != self._rules:
+            raise VenueError(f"{client.name} has new rules for its markets")
 
-    async def _search(self, ref: OrderRef, symbol: str) -> rest.OrderView | None:
-        """The second source: the lists of open and of all orders. VenueError if they are too long to prove anything."""
-        sent_ns = max(ref.sent_ns, self._own.departed_ns(ref.order_id))
-        since_ms = (sent_ns + self._client.budget.offset_ns) // MS - LOOK_BACK_MS
-        wanted = {"symbol": symbol, "startTime": str(since_ms), "limit": str(LIST_MAX)}
-        listed, resting = await gather(
-            self._client.call(self._api.private_get_allorders, wanted, weight=20),
-            self._client.call(self._api.private_get_openorders, {"symbol": symbol}, weight=6),
-        )
-        orders = _read(listed, list[rest.OrderView])
-        found = next((one for one in (*orders, *_read(resting, list[rest.OrderView])) if one.our_id == ref.order_id), None)
-        if found is None and len(orders) >= LIST_MAX:
-            raise VenueError(f"{self._client.name}: too many orders since {ref.order_id} was sent to say that it is not among them")
-        return found
+    def _markets(self) -> Markets:
+        client, instruments = self._client, self._rules.instruments
+        context = wire.Context(client.name, instruments, client.config.groups, client.clock.now_ns())
+        return Markets(context, {one.id: symbol for symbol, one in instruments.items()})
 
     async def _read_book(self, instrument: Instrument) -> BookSnapshot:
         most = self._client.config.depth_max
         weight = next((weight for top, weight in DEPTH_WEIGHTS if most <= top), 250)
-        wanted = {"symbol": self._symbol(instrument.id), "limit": str(most)}
+        wanted = {"symbol": self._questions.markets.symbol(instrument.id), "limit": str(most)}
         reply = await self._client.call(self._api.public_get_depth, wanted, weight=weight)
-        return rest.book_snapshot(_read(reply, rest.DepthView), instrument, self._client.clock.now_ns())
-
-    def _context(self) -> wire.Context:
-        return wire.Context(self._client.name, self._instruments, self._client.config.groups, self._client.clock.now_ns())
-
-    def _symbol(self, instrument: str) -> str:
-        try:
-            return self._symbols[instrument]
-        except KeyError:
-            raise VenueError(f"{self._client.name} does not list {instrument[:60]}; add it to symbols in the config") from None
+        return rest.book_snapshot(rest.read(reply, rest.DepthView), instrument, self._client.clock.now_ns())
 
 
 async def open_binance(name: str, config: Config, tools: Tools) -> BinanceSpot:
-    """Set the clocks against each other and read the rules of the markets. VenueError or ConfigError if that is not possible."""
+    """Set the clocks against each other and read the rules of the markets. VenueError or ConfigError if that is not possible.
+
+    ConfigError too for a key that could withdraw: trading needs no such right, and whoever steals it needs nothing else.
+    """
     async with contextlib.AsyncExitStack() as stack:
         client = Client(name, config, tools, rest.proves_refusal)
         stack.push_async_callback(client.close)
-        await _measure(client)
-        venue = BinanceSpot(client, await _instruments(client))
+        await measure(client)
+        if client.key is not None and await may_withdraw(client):
+            raise ConfigError(f"{name}: this API key may withdraw; make one that can only read and trade, and use that")
+        venue = BinanceSpot(client, await read_rules(client))
         stack.pop_all()
     return venue
 
 
-async def _instruments(client: Client) -> dict[str, Instrument]:
-    wanted = {symbol.replace("/", ""): symbol for symbol in client.config.symbols}
-    asked = {"symbols": msgspec.json.encode(sorted(wanted)).decode()}
+async def may_withdraw(client: Client) -> bool:
+    """Whether the API key could move coins out. Raises VenueError."""
+    reply = await client.call(client.exchange.sapi_get_account_apirestrictions, {})
+    return rest.read(reply, rest.RightsView).enable_withdrawals
+
+
+async def tried(reading: Awaitable[Any]) -> Any:
+    """The reply, or the VenueError in its place: one list that fails takes no other with it. A clock that is off is raised."""
     try:
-        info = _read(await client.call(client.exchange.public_get_exchangeinfo, asked, weight=20), rest.ExchangeView)
-    except RefusedRequestError as refusal:
-        if refusal.code != rest.BAD_SYMBOL:
+        return await reading
+    except VenueError as error:
+        if error.code == rest.TIME_OUTSIDE:
             raise
-        raise ConfigError(
-            f"{client.name}: one of {', '.join(client.config.symbols)} does not exist there; correct symbols"
-        ) from None
-    pips = await _fee_pips(client)
-    groups = client.config.groups
-    listed = {one.symbol: one for one in info.symbols if one.symbol in wanted and one.status == "TRADING"}
-    for symbol, written in wanted.items():
-        if symbol not in listed:
-            raise ConfigError(f"{client.name}: {written} is not traded there now; correct symbols in the config")
-        for coin in (listed[symbol].base_asset, listed[symbol].quote_asset):
-            if coin not in groups:
-                raise ConfigError(f'{client.name}: groups does not say what {coin} counts as; add {coin} = "{coin}"')
-    return {symbol: rest.instrument_of(one, client.name, wanted[symbol], groups, pips) for symbol, one in listed.items()}
-
-
-async def _fee_pips(client: Client) -> int:
-    """What a taker pays: the config's word, else the account's rate, else the usual ten basis points."""
-    if client.config.taker_fee_pips is not None:
-        return client.config.taker_fee_pips
-    if client.key is None:
-        return DEFAULT_FEE_PIPS
-    reply = await client.call(client.exchange.private_get_account, {"omitZeroBalances": "true"}, weight=20)
-    rates = _read(reply, rest.AccountView).commission_rates
-    return rest.fee_pips(rates.taker) if rates else DEFAULT_FEE_PIPS
-
-
-async def _measure(client: Client) -> None:
-    async def theirs() -> int:
-        reply = await client.call(client.exchange.public_get_time, {})
-        return _read(reply, dict[str, int])["serverTime"]
-
-    await client.measure_offset(theirs)
-
-
-def _balances(account: rest.AccountView, context: wire.Context) -> tuple[Amount, ...]:
-    """Free and locked together. Coins of which there is nothing are left out, those of our markets never."""
-    traded = {asset.symbol for one in context.instruments.values() for asset in (one.base, one.quote)}
-    held = {one.asset: parse_units(one.free, wire.DECIMALS) + parse_units(one.locked, wire.DECIMALS) for one in account.balances}
-    coins = sorted(coin for coin in held.keys() | traded if held.get(coin) or coin in traded)
-    return tuple(Amount(held.get(coin, 0), context.asset(coin)) for coin in coins)
-
-
-def _read(reply: Any, kind: type[V]) -> V:
-    """A reply as the type that it should be. FrameError if it is not."""
-    try:
-        return msgspec.convert(reply, kind)
-    except msgspec.ValidationError as error:
-        raise FrameError(f"a reply of the exchange is not understood ({str(error)[:160]}); check url in the settings") from None
+        return error

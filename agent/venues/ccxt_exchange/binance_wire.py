@@ -13,7 +13,7 @@ import msgspec
 
 from agent.domain.amount import Amount, Asset, parse_units
 from agent.domain.errors import FrameError, NumberError
-from agent.domain.events import OrderFilled, OrderReported, VenueDisconnected
+from agent.domain.events import FillReversed, OrderAmended, OrderFilled, OrderReported, VenueDisconnected
 from agent.domain.instrument import Instrument
 from agent.domain.market import BookDiff, Level, TradePrint
 from agent.domain.order import Fill, OrderState
@@ -22,12 +22,13 @@ from agent.ports import PrivateFact, VenueEvent
 DECIMALS = 8
 SCALE = 100_000_000
 PRICES_KEPT = 1 << 15
+OFF_TICK = -1
 MS = 1_000_000  # nanoseconds
 
 STATES = {
     "NEW": OrderState.OPEN,
     "PENDING_NEW": OrderState.OPEN,
-    "PARTIALLY_FILLED": OrderState.OPEN,
+    "PARTIALLY_FILLED": OrderState.PARTIAL,
     "PENDING_CANCEL": OrderState.OPEN,
     "FILLED": OrderState.FILLED,
     "CANCELED": OrderState.CANCELLED,
@@ -75,7 +76,7 @@ class Trade(msgspec.Struct, frozen=True, tag="trade", tag_field="e"):
 
 
 class ExecutionReport(msgspec.Struct, frozen=True, tag="executionReport", tag_field="e"):
-    """`size`, `price`, `trade_id` and `fee` are those of this one trade; `filled` is the order's sum after it."""
+    """`size`, `price`, `trade_id` and `fee` are those of this one trade; `filled` is the order's sum, `quantity` its whole."""
 
     symbol: str = msgspec.field(name="s")
     client_id: str = msgspec.field(name="c")
@@ -85,6 +86,7 @@ class ExecutionReport(msgspec.Struct, frozen=True, tag="executionReport", tag_fi
     status: str = msgspec.field(name="X")
     reject: str = msgspec.field(name="r")
     order_number: int = msgspec.field(name="i")
+    quantity: str = msgspec.field(name="q")
     size: str = msgspec.field(name="l")
     filled: str = msgspec.field(name="z")
     price: str = msgspec.field(name="L")
@@ -95,12 +97,16 @@ class ExecutionReport(msgspec.Struct, frozen=True, tag="executionReport", tag_fi
 
     @property
     def order_id(self) -> str:
-        """Our id of the order. In the report of a cancel, `c` is the id of the cancel and `C` that of the order."""
+        """Our id of the order. In the report of a cancel, `c` is the cancel's; of an amendment, the order's new one."""
         return self.original_id or self.client_id
 
 
 class StreamTerminated(msgspec.Struct, frozen=True, tag="eventStreamTerminated", tag_field="e"):
     """The private stream has ended; what happens from here on is not told."""
+
+
+class ListenKeyExpired(msgspec.Struct, frozen=True, tag="listenKeyExpired", tag_field="e"):
+    """The same for who listens by a listen key."""
 
 
 class ServerShutdown(msgspec.Struct, frozen=True, tag="serverShutdown", tag_field="e"):
@@ -123,7 +129,8 @@ class LockUpdate(msgspec.Struct, frozen=True, tag="externalLockUpdate", tag_fiel
     """Part of a balance was locked elsewhere. Known and not needed, as above."""
 
 
-PrivateEvent = ExecutionReport | StreamTerminated | ServerShutdown | AccountPosition | BalanceUpdate | ListStatus | LockUpdate
+Ended = StreamTerminated | ListenKeyExpired | ServerShutdown
+PrivateEvent = ExecutionReport | Ended | AccountPosition | BalanceUpdate | ListStatus | LockUpdate
 MarketEvent = DepthUpdate | Trade | ServerShutdown
 
 
@@ -170,11 +177,11 @@ def facts_of(frame: Frame, context: Context) -> Sequence[VenueEvent]:
                 return (_diff(change, context),)
             case Trade() as trade:
                 instrument = context.instrument(trade.symbol)
-                ticks, lots = _level(trade.price, trade.size, instrument)
-                return (TradePrint(instrument.id, ticks, lots, trade.is_buyer_maker, context.at_ns),)
+                at = levels([(trade.price, trade.size)], instrument)
+                return tuple(TradePrint(instrument.id, *level, trade.is_buyer_maker, context.at_ns) for level in at if level[1])
             case ExecutionReport() as report:
                 return _reported(report, context)
-            case StreamTerminated() | ServerShutdown() as ended:
+            case StreamTerminated() | ListenKeyExpired() | ServerShutdown() as ended:
                 return (VenueDisconnected(context.venue, type(ended).__name__),)
             case _:
                 pass
@@ -194,18 +201,18 @@ def _diff(change: DepthUpdate, context: Context) -> BookDiff:
 
 
 def levels(pairs: Pairs, instrument: Instrument) -> tuple[Level, ...]:
-    return tuple([_level(price, size, instrument) for price, size in pairs])
+    """Levels on tick and lot. An exchange that makes its ticks coarser keeps what rested between them: that is left out.
 
-
-def _level(price: str, size: str, instrument: Instrument) -> Level:
-    return _ticks(price, instrument.tick_units), _steps(size, instrument.lot_units)
+    Sizes round down to lots. So less may be shown than there is, never more.
+    """
+    tick, lot = instrument.tick_units, instrument.lot_units
+    found = [(_ticks(price, tick), parse_units(size, DECIMALS, "level") // lot) for price, size in pairs]
+    return tuple([level for level in found if level[0] != OFF_TICK])
 
 
 def _steps(text: str, step_units: int) -> int:
     steps, rest = divmod(parse_units(text, DECIMALS, "level"), step_units)
-    if rest:
-        raise FrameError(f"a level of the book at {text[:24]} is not on tick and lot")
-    return steps
+    return OFF_TICK if rest else steps
 
 
 _ticks = lru_cache(maxsize=PRICES_KEPT)(_steps)  # the same prices come again and again: three times faster
@@ -214,28 +221,32 @@ _ticks = lru_cache(maxsize=PRICES_KEPT)(_steps)  # the same prices come again an
 def _reported(report: ExecutionReport, context: Context) -> Sequence[PrivateFact]:
     if report.symbol not in context.instruments:
         return ()  # our account, but not a market that this agent trades
-    number, state = str(report.order_number), state_of(report.status)
-    reason = "" if report.reject == "NONE" else report.reject
+    base = context.instrument(report.symbol).base
+    told = Amount(parse_units(report.filled, DECIMALS, "filled"), base)
     facts: list[PrivateFact] = []
-    if report.execution == "TRADE":
-        facts.append(
-            filled(
-                context,
-                context.instrument(report.symbol),
-                report.order_id,
-                report.trade_id,
-                report.side == "BUY",
-                report.price,
-                report.size,
-                report.fee,
-                report.fee_coin,
-                report.time_ms,
-            )
-        )
-    facts.append(OrderReported(report.order_id, state, reason, number))
+    match report.execution:
+        case "TRADE":
+            facts.append(_trade(report, context))
+        case "TRADE_CANCEL":
+            facts.append(FillReversed(report.order_id, _trade(report, context).fill.key, "the exchange took the trade back"))
+        case "REPLACED":
+            size = Amount(parse_units(report.quantity, DECIMALS, "quantity"), base)
+            facts.append(OrderAmended(report.order_id, size, report.time_ms, "the exchange changed the order"))
+        case _:
+            pass
+    reason = "" if report.reject == "NONE" else report.reject
+    if report.execution == "TRADE_PREVENTION":
+        reason = reason or "it would have traded with another order of ours"
+    facts.append(OrderReported(report.order_id, state_of(report.status), reason, str(report.order_number), filled=told))
     if report.execution == "CANCELED" and report.client_id != report.order_id:
         facts.append(cancel_done(report.client_id, report.order_id))
     return facts
+
+
+def _trade(report: ExecutionReport, context: Context) -> OrderFilled:
+    instrument, is_buy = context.instrument(report.symbol), report.side == "BUY"
+    fee = report.fee, report.fee_coin
+    return filled(context, instrument, report.order_id, report.trade_id, is_buy, report.price, report.size, *fee, report.time_ms)
 
 
 def state_of(status: str) -> OrderState:

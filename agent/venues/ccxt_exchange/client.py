@@ -17,6 +17,7 @@ import ccxt.async_support as ccxt
 
 from agent.domain.errors import ConfigError, OutcomeUnknown, SignerError, VenueError
 from agent.ports import RequestKey, Tools
+from agent.venues.ccxt_exchange.conditions import Conditions
 from agent.venues.ccxt_exchange.config import Config as Config  # its home to everybody who speaks through a client
 from agent.venues.ccxt_exchange.request_budget import Kind, RequestBudget
 
@@ -63,7 +64,9 @@ class Client:
     def __init__(self, name: str, config: Config, tools: Tools, proof: Proof) -> None:
         self.name, self.config = name, config
         self.clock, self.key, self.account = tools.clock, tools.key, tools.account
-        self.budget = RequestBudget(tools.clock, config.weight_per_minute, config.orders_per_10s)
+        self.budget = RequestBudget(tools.clock, config.weight_per_minute, config.orders_per_10s, tools.notes)
+        self.conditions = Conditions(name, tools.clock, self.budget)
+        self.uncertainty_ns = 0
         self._proof = proof
         self.session = aiohttp.ClientSession(trust_env=False, middlewares=(_once,))
         self.exchange = _exchange(name, config, self.session)
@@ -78,31 +81,26 @@ class Client:
         and for an order or a cancel OutcomeUnknown in every other case.
         """
         await self._turn(weight, kind)
-        try:
-            return await what(*arguments)
-        except _Said as said:
-            raise self._verdict(said, kind, about) from None
-        except SignerError as error:
-            raise VenueError(f"{self.name}: nothing was sent: {error}") from None
-        except ccxt.BaseError as error:
-            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
-                raise VenueError(f"{self.name}: no connection, nothing was sent; check the address and the network") from None
-            silence = _Said(0, "", type(error).__name__, type(error))
-            raise self._verdict(silence, kind, about) from None
-        except UNREADABLE as error:
-            riddle = _Said(0, "", f"a reply that cannot be read ({type(error).__name__})", type(error))
-            raise self._verdict(riddle, kind, about) from None
+        answer = await self._asked(what, *arguments, kind=kind, about=about)
+        self.conditions.fine(kind)
+        return answer
 
     def now_ms(self) -> int:
         """The exchange's clock, as far as it was measured."""
         return (self.clock.now_ns() + self.budget.offset_ns) // 1_000_000
 
-    async def measure_offset(self, fetch_ms: Callable[[], Awaitable[int]]) -> None:
-        """Set the exchange's clock against ours: its answer belongs to the middle of the round trip."""
+    async def measure_offset(self, what: Callable[..., Awaitable[Any]], read_ms: Callable[[Any], int]) -> None:
+        """Set the exchange's clock against ours: its answer belongs to the middle of the round trip, half of which is the doubt.
+
+        `what` asks for its clock, `read_ms` reads the answer. Waiting for our turn is no part of the round trip.
+        """
+        await self._turn(1, "read")
         before_ns = self.clock.now_ns()
-        theirs_ms = await fetch_ms()
+        theirs_ms = read_ms(await self._asked(what, {}, kind="read", about=""))
         after_ns = self.clock.now_ns()
         self.budget.offset_ns = theirs_ms * 1_000_000 - (before_ns + after_ns) // 2
+        self.uncertainty_ns = (after_ns - before_ns) // 2
+        self.conditions.clock(self.uncertainty_ns, self.config.recv_window_ms * 1_000_000 // 2)
 
     async def close(self) -> None:
         await self.exchange.close()
@@ -118,6 +116,23 @@ class Client:
                 raise VenueError(text, "429")
             await self.clock.sleep(wait_ns / 1e9)
             wait_ns = self.budget.take(weight, kind)
+
+    async def _asked(self, what: Callable[..., Awaitable[Any]], *arguments: Any, kind: Kind, about: str) -> Any:
+        try:
+            return await what(*arguments)
+        except _Said as said:
+            self.conditions.trouble(said.status, said.code, said.text, kind)
+            raise self._verdict(said, kind, about) from None
+        except SignerError as error:
+            raise VenueError(f"{self.name}: nothing was sent: {error}") from None
+        except ccxt.BaseError as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+                raise VenueError(f"{self.name}: no connection, nothing was sent; check the address and the network") from None
+            silence = _Said(0, "", type(error).__name__, type(error))
+            raise self._verdict(silence, kind, about) from None
+        except UNREADABLE as error:
+            riddle = _Said(0, "", f"a reply that cannot be read ({type(error).__name__})", type(error))
+            raise self._verdict(riddle, kind, about) from None
 
     def _verdict(self, said: _Said, kind: Kind, about: str) -> VenueError | OutcomeUnknown:
         proof = self._proof(said.status, said.code, said.text)
@@ -143,6 +158,8 @@ class Client:
             status: int, reason: str, url: str, verb: str, headers: Any, body: str, response: Any, sent_headers: Any, sent_body: Any
         ) -> None:
             code, text = _code_of(response)
+            if is_answer(response):
+                return
             try:
                 original(status, reason, url, verb, headers, body, response, sent_headers, sent_body)
             except ccxt.BaseError as error:
@@ -222,6 +239,11 @@ def _signer(key: RequestKey) -> Callable[..., Any]:
         return base64.b64encode(raw).decode() if digest == "base64" else raw
 
     return hmac
+
+
+def is_answer(response: Any) -> bool:
+    """Whether this says leg by leg how a cancel-and-replace went: an answer, although one or both failed (HTTP 409, 400)."""
+    return isinstance(response, dict) and isinstance(response.get("data"), dict) and "cancelResult" in response["data"]
 
 
 def _code_of(response: Any) -> tuple[str, str]:

@@ -12,7 +12,13 @@ class Config(BaseModel):
 
     `url` and `ws_url` move every address to another host (the sandbox). `secret` is where the secret lies (`env:NAME`, `file:PATH`,
     `keyring:NAME`), never the secret itself. `groups` says for which group each traded coin counts. `taker_fee_pips` overrides what
-    the account's fee rates say.
+    the account's fee rates say. A snapshot asks about at most `max_single_order_queries_per_cycle` orders one by one,
+    `single_order_query_delay_ms` apart; the rest comes from lists, or next time. Clock, rules and state of the exchange are looked
+    after every `clock_check_ms`. `self_trade_prevention` is what the exchange does when an order would trade with another of ours.
+
+    `dead_man_s` is how long the exchange waits for a sign of life before it cancels everything; 0 is off. Binance spot has no such
+    switch at all, so it must be said which of its forms the exchange has: `dead_man_path` names that of Binance USD-M. At the real
+    Binance it guards the USD-M account and not one spot order: there, leave both as they are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +40,12 @@ class Config(BaseModel):
     weight_per_minute: int = Field(default=6_000, ge=100)
     orders_per_10s: int = Field(default=100, ge=1)
     sends_in_flight_max: int = Field(default=8, ge=1, le=64)
+    max_single_order_queries_per_cycle: int = Field(default=10, ge=1, le=1_000)
+    single_order_query_delay_ms: int = Field(default=100, ge=0, le=10_000)
+    clock_check_ms: int = Field(default=60_000, ge=100, le=3_600_000)
+    self_trade_prevention: Literal["EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "NONE"] = "EXPIRE_TAKER"
+    dead_man_s: int = Field(default=0, ge=0, le=3_600)
+    dead_man_path: Literal["", "/fapi/v1/countdownCancelAll"] = ""
 
     def markets(self) -> set[str]:
         """The pairs of groups that its symbols trade."""
@@ -63,4 +75,8 @@ class Config(BaseModel):
             raise ValueError("ws_url without url would leave the orders at the real exchange; give both or none")
         if bool(self.api_key) != bool(self.secret):
             raise ValueError("api_key and secret belong together; give both, or none to look without trading")
+        if self.dead_man_s and (self.exchange != "binance" or not self.url or not self.dead_man_path):
+            raise ValueError(
+                "Binance spot has no dead-man switch; for an exchange like it that has one, give url and dead_man_path"
+            )
         return self

@@ -6,24 +6,28 @@ only Binance's rules are known well enough here to prove an absence.
 
 import contextlib
 import re
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
+
+import msgspec
 
 from agent.domain.amount import Amount, Asset, parse_units, plain
 from agent.domain.errors import ConfigError, FrameError, NumberError, OutcomeUnknown, VenueError
 from agent.domain.events import OrderFilled, OrderReported, VenueConnected
 from agent.domain.instrument import Instrument
 from agent.domain.market import BookSnapshot, Level, Listed
-from agent.domain.order import ENDED, Fill, OrderRef, OrderState
+from agent.domain.order import ENDED, IN_DOUBT, RESTING, Fill, OrderRef, OrderState
 from agent.domain.plan import Approved, CancelOrder, PlaceOrder, Signed, SignedRequest, VenueRequest
-from agent.ports import PrivateFact, Profile, Snapshot, Tools, VenueEvent
+from agent.ports import PrivateFact, Profile, Resting, Snapshot, Tools, VenueEvent
 from agent.venues.ccxt_exchange.client import Client, Config, RefusedRequestError
-from agent.venues.ccxt_exchange.own_orders import OwnOrders
+from agent.venues.ccxt_exchange.own_orders import REMEMBERED_MAX, OwnOrders, remember
 
 DECIMALS_MAX: Final = 18
 DECIMAL_PLACES, TICK_SIZE = 2, 4  # ccxt's precision modes
 TRADES_MAX = 500
+PAGE = 10  # ccxt does not say whether a list was cut; one of a round length may be a page
 DEPTH_MAX = 100
 PLAIN = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 STATES = {
@@ -43,8 +47,10 @@ class UnifiedExchange:
         self._client, self._api, self._instruments = client, client.exchange, instruments
         self._symbols = {one.id: symbol for symbol, one in instruments.items()}
         self._by_id = {one.id: one for one in instruments.values()}
-        self._own = OwnOrders({one.id: one.base for one in instruments.values()})
-        self._numbers: dict[str, str] = {}  # our order id -> the exchange's
+        self._own = OwnOrders()
+        self._numbers: OrderedDict[str, str] = OrderedDict()  # our order id -> the exchange's
+        self._asked_ns: OrderedDict[str, int] = OrderedDict()
+        self._told: OrderedDict[str, int] = OrderedDict()  # our order id -> base units that were told as filled
         self._polls = 0
         self.profile = Profile(client.name, "ccxt_exchange", False, None, sends_in_flight_max=client.config.sends_in_flight_max)
 
@@ -56,9 +62,11 @@ class UnifiedExchange:
         while True:
             for book in books:
                 yield book
-            for ref in self._own.live():
-                for fact in await self._inquire(ref):
-                    yield fact
+            for status in self._client.conditions.news():
+                yield status
+            live = [msgspec.structs.replace(ref, filled=self._told.get(ref.order_id, 0)) for ref in self._own.live()]
+            for fact in await self._answer(live, await self._open_orders()) if live else ():
+                yield fact
             await self._client.clock.sleep(self._client.config.poll_ms / 1_000)
             books = await self._books()
 
@@ -67,6 +75,8 @@ class UnifiedExchange:
         match approved.plan:
             case PlaceOrder() as plan:
                 instrument = self._instrument(plan.instrument)
+                if plan.replaces:
+                    raise VenueError(f"{self._client.name}: cancel {plan.replaces} first; here nothing is replaced in one request")
                 if plan.ticks <= 0 or plan.lots <= 0:
                     raise VenueError(f"{self._client.name}: order {plan.order_id} has no price or no size")
                 is_post = plan.time_in_force == "POST"
@@ -99,7 +109,7 @@ class UnifiedExchange:
             return await self._place(order_id, fields)
         except RefusedRequestError as refusal:
             facts = (OrderReported(order_id, OrderState.REJECTED, str(refusal)),)
-            self._own.note(facts)
+            self._own.note(facts, self._client.clock.now_ns())
             return facts
         except (FrameError, NumberError) as error:
             raise OutcomeUnknown(f"{self._client.name}: the reply about {order_id} cannot be read: {error}") from None
@@ -109,20 +119,26 @@ class UnifiedExchange:
         if self._client.key is None:
             raise VenueError(f"{self._client.name} has no key: set api_key and secret to see an account")
         held = await self._client.call(self._api.fetch_balance)
-        resting: list[str] = []
-        for instrument in self._by_id.values():
-            orders = await self._client.call(self._api.fetch_open_orders, instrument.symbol)
-            resting += [str(order.get("clientOrderId") or order["id"]) for order in orders]
-        facts: list[PrivateFact] = []
-        for ref in asked:
-            facts += await self._inquire(ref)
+        rows = await self._open_orders()
+        facts = await self._answer(asked, rows)
         traded = {asset.symbol: asset for one in self._by_id.values() for asset in (one.base, one.quote)}
         balances = tuple(
             Amount(_units_down(str(held["total"].get(coin) or "0"), asset.decimals), asset)
             for coin, asset in sorted(traded.items())
         )
         client = self._client
-        return Snapshot(client.name, client.account, balances, tuple(resting), tuple(facts), at_ns=client.clock.now_ns())
+        counts = [sum(instrument is one for instrument, _ in rows.values()) for one in self._by_id.values()]
+        missing = any(isinstance(fact, OrderReported) and fact.state in RESTING and fact.order_id not in rows for fact in facts)
+        return Snapshot(
+            client.name,
+            client.account,
+            balances,
+            tuple(rows),
+            tuple(facts),
+            at_ns=client.clock.now_ns(),
+            resting=tuple(_resting(row, order_id, instrument) for order_id, (instrument, row) in rows.items()),
+            is_orders_whole=not missing and not any(count and count % PAGE == 0 for count in counts),
+        )
 
     async def close(self) -> None:
         await self._client.close()
@@ -157,8 +173,36 @@ class UnifiedExchange:
         )
         return (OrderReported(order_id, OrderState.FILLED, f"took back {target}"),)  # the next poll says what became of the target
 
+    async def _open_orders(self) -> dict[str, tuple[Instrument, Row]]:
+        """What rests, by our id."""
+        found: dict[str, tuple[Instrument, Row]] = {}
+        for instrument in self._by_id.values():
+            for row in await self._client.call(self._api.fetch_open_orders, instrument.symbol):
+                found[str(row.get("clientOrderId") or row["id"])] = instrument, row
+        return found
+
+    async def _answer(self, asked: Sequence[OrderRef], rows: Mapping[str, tuple[Instrument, Row]]) -> Sequence[PrivateFact]:
+        """What is certain about orders: from the list where it agrees with what is known, else asked one by one, some each time."""
+        facts: list[PrivateFact] = []
+        due: list[OrderRef] = []
+        for ref in asked:
+            instrument, row = rows.get(ref.order_id, (None, None))
+            if instrument is not None and row is not None and _filled(row, instrument) == ref.filled:
+                facts += self._facts(row, ref.order_id, instrument, ())
+            else:
+                due.append(ref)
+        due.sort(key=lambda ref: (ref.state in ENDED, self._asked_ns.get(ref.order_id, 0), ref.state not in IN_DOUBT))
+        for turn, ref in enumerate(due[: self._client.config.max_single_order_queries_per_cycle]):
+            if turn:
+                await self._client.clock.sleep(self._client.config.single_order_query_delay_ms / 1_000)
+            remember(self._asked_ns, ref.order_id, self._client.clock.now_ns(), REMEMBERED_MAX)
+            facts += await self._inquire(ref)
+        return facts
+
     async def _inquire(self, ref: OrderRef) -> Sequence[PrivateFact]:
         """What is certain about one order: nothing, if it is not found."""
+        if ref.target_id or self._own.target(ref.order_id):
+            return await self._cancel_outcome(ref)
         instrument = self._instrument(ref.instrument)
         number = ref.venue_order_id or self._numbers.get(ref.order_id) or await self._number(ref, instrument)
         if not number:
@@ -168,11 +212,22 @@ class UnifiedExchange:
         except RefusedRequestError:
             return ()
         trades: Sequence[Row] = order.get("trades") or ()
-        if not trades and _units_down(str(order.get("filled") or "0"), instrument.base.decimals):
+        if not trades and _filled(order, instrument):
             since_ms = order.get("timestamp")
             listed = await self._client.call(self._api.fetch_my_trades, instrument.symbol, since_ms, TRADES_MAX)
             trades = [trade for trade in listed if str(trade.get("order")) == number]
         return self._facts(order, ref.order_id, instrument, trades)
+
+    async def _cancel_outcome(self, ref: OrderRef) -> Sequence[PrivateFact]:
+        """A cancel is judged by its target."""
+        target = ref.target_id or self._own.target(ref.order_id)
+        facts = await self._inquire(OrderRef(target, ref.venue, ref.instrument))
+        state = next((fact.state for fact in facts if isinstance(fact, OrderReported)), None)
+        if state is OrderState.CANCELLED:
+            return (*facts, OrderReported(ref.order_id, OrderState.FILLED, f"took back {target}"))
+        if state in ENDED:
+            return (*facts, OrderReported(ref.order_id, OrderState.REJECTED, f"{target} is {state}"))
+        return facts
 
     async def _number(self, ref: OrderRef, instrument: Instrument) -> str:
         for what in (self._api.fetch_open_orders, self._api.fetch_closed_orders):
@@ -182,7 +237,7 @@ class UnifiedExchange:
         return ""
 
     def _facts(self, order: Row, order_id: str, instrument: Instrument, trades: Sequence[Row]) -> Sequence[PrivateFact]:
-        """Fills first; an order's end only when all its fills are known."""
+        """Fills first. An order's end may come before all of them are listed: `filled` says how much there must be."""
         try:
             number, state = str(order["id"]), STATES[order.get("status") or "open"]
             is_buy = {"buy": True, "sell": False}[order["side"]]
@@ -191,13 +246,14 @@ class UnifiedExchange:
             fills = tuple(_fill(trade, order_id, instrument, groups, at_ms, is_buy=is_buy) for trade in trades)
         except (KeyError, NumberError) as error:
             raise FrameError(f"{self._client.name}: order {order_id} reads oddly: {error}") from None
-        self._numbers[order_id] = number
-        self._own.note(fills)
-        filled = _units_down(str(order.get("filled") or "0"), instrument.base.decimals)
-        if state in ENDED and filled != self._own.filled_units(order_id):
-            return fills
-        facts: Sequence[PrivateFact] = (*fills, OrderReported(order_id, state, "", number))
-        self._own.note(facts)
+        remember(self._numbers, order_id, number, REMEMBERED_MAX)
+        told = Amount(_filled(order, instrument), instrument.base)
+        if not told or sum(_base_units(fact.fill, instrument) for fact in fills) == told.units:
+            remember(self._told, order_id, told.units, REMEMBERED_MAX)
+        if state is OrderState.OPEN and told:
+            state = OrderState.PARTIAL
+        facts: Sequence[PrivateFact] = (*fills, OrderReported(order_id, state, "", number, filled=told))
+        self._own.note(facts, self._client.clock.now_ns())
         return facts
 
     async def _books(self) -> tuple[BookSnapshot, ...]:
@@ -275,6 +331,21 @@ def _fill(trade: Row, order_id: str, instrument: Instrument, groups: Mapping[str
     charged = Amount(_units_up(str(fee.get("cost") or "0"), asset.decimals), asset)
     at_ns = int(trade.get("timestamp") or at_ms) * 1_000_000
     return OrderFilled(Fill(order_id, instrument.venue, instrument.id, str(trade["id"]), paid, received, charged, at_ns))
+
+
+def _filled(order: Row, instrument: Instrument) -> int:
+    return _units_down(str(order.get("filled") or "0"), instrument.base.decimals)
+
+
+def _base_units(fill: Fill, instrument: Instrument) -> int:
+    return (fill.received if fill.received.asset == instrument.base else fill.paid).units
+
+
+def _resting(row: Row, order_id: str, instrument: Instrument) -> Resting:
+    ticks = _units_down(str(row.get("price") or "0"), instrument.quote.decimals) // instrument.tick_units
+    lots = _units_down(str(row.get("amount") or "0"), instrument.base.decimals) // instrument.lot_units
+    filled = _filled(row, instrument) // instrument.lot_units
+    return Resting(order_id, instrument.id, "buy" if row.get("side") == "buy" else "sell", ticks, lots, filled, str(row["id"]))
 
 
 def _levels(rows: Sequence[Sequence[str]], instrument: Instrument, *, up: bool) -> tuple[Level, ...]:

@@ -1,7 +1,8 @@
 """From an approved plan to the one contract call that the wallet signs. Pure: the same plan gives the same bytes.
 
 A batch becomes one `execute` of the UniversalRouter: Permit2's permission for exactly what the batch may sell, valid until its
-deadline, then one command per pool, each with its own bound. Either all of it happens or nothing.
+deadline, then one command per pool, each with its own bound. Either all of it happens or nothing. A further attempt for the same
+nonce differs in its fees alone: call data, permit and deadline stay as they are.
 """
 
 from collections.abc import Mapping
@@ -9,17 +10,29 @@ from collections.abc import Mapping
 from agent.chains import abi, router
 from agent.domain.errors import VenueError
 from agent.domain.instrument import Instrument
-from agent.domain.plan import Approved, ApproveToken, Call, Calls, SignatureSlot, SwapBatch, SwapLeg
+from agent.domain.plan import (
+    AnchorHead,
+    Approved,
+    ApproveToken,
+    Call,
+    Calls,
+    CancelTransaction,
+    SignatureSlot,
+    SwapBatch,
+    SwapLeg,
+)
 from agent.venues.uniswap.config import Config
 
 PERMIT_AMOUNT_MAX = 2**160 - 2  # one more means unlimited to Permit2
 GWEI = 10**9
+SEQ_MAX, HEAD_DIGITS = 2**64 - 1, 64
+_Signable = tuple[Call, tuple[SignatureSlot, ...]]
 
 
 def build(approved: Approved, config: Config, instruments: Mapping[str, Instrument]) -> Calls:
     """What must be signed. Raises VenueError for a plan that is not this venue's or contradicts itself."""
     plan, nonce = approved.plan, approved.nonce
-    if not isinstance(plan, SwapBatch | ApproveToken):
+    if not isinstance(plan, SwapBatch | ApproveToken | AnchorHead | CancelTransaction):
         raise VenueError(f"Uniswap has no orders that rest: {type(plan).__name__} cannot be built")
     if plan.chain_id != config.chain_id or nonce is None:
         raise VenueError(
@@ -27,11 +40,19 @@ def build(approved: Approved, config: Config, instruments: Mapping[str, Instrume
         )
     if plan.gas_fee_max > config.gas_fee_max_gwei * GWEI or plan.gas_limit > config.gas_limit_max:
         raise VenueError(f"{plan.order_id} may cost more gas than gas_fee_max_gwei and gas_limit_max allow: raise them, or wait")
-    call, slots = _approve(plan, config) if isinstance(plan, ApproveToken) else _swap(plan, config, instruments)
+    match plan:
+        case SwapBatch():
+            call, slots = _swap(plan, config, instruments)
+        case ApproveToken():
+            call, slots = _approve(plan, config)
+        case AnchorHead():
+            call, slots = _anchor(plan, config)
+        case CancelTransaction():  # nothing, sent to oneself: it only uses the nonce up
+            call, slots = Call(config.wallet, b""), ()
     return Calls(plan.order_id, plan.chain_id, (call,), slots, nonce, plan.gas_limit, plan.gas_fee_max, plan.gas_tip)
 
 
-def _approve(plan: ApproveToken, config: Config) -> tuple[Call, tuple[SignatureSlot, ...]]:
+def _approve(plan: ApproveToken, config: Config) -> _Signable:
     """Zero units take a permission back, which tokens such as USDT ask for before they change it."""
     token = plan.sell.asset.address
     if plan.spender.lower() != config.contracts.permit2.lower():
@@ -41,7 +62,19 @@ def _approve(plan: ApproveToken, config: Config) -> tuple[Call, tuple[SignatureS
     return Call(token, abi.approve(config.contracts.permit2, plan.sell.units)), ()
 
 
-def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]) -> tuple[Call, tuple[SignatureSlot, ...]]:
+def _anchor(plan: AnchorHead, config: Config) -> _Signable:
+    if not config.contracts.audit_anchor or plan.contract.lower() != config.contracts.audit_anchor.lower():
+        raise VenueError(f"{plan.order_id} anchors in {plan.contract}, which is not contracts.audit_anchor of the config")
+    try:
+        head = bytes.fromhex(plan.head)
+    except ValueError:
+        head = b""
+    if len(plan.head) != HEAD_DIGITS or len(head) != HEAD_DIGITS // 2 or not 0 < plan.seq <= SEQ_MAX:
+        raise VenueError(f"{plan.order_id} anchors record {plan.seq} with a head that is not {HEAD_DIGITS} hexadecimal digits")
+    return Call(config.contracts.audit_anchor, abi.anchor(plan.seq, head)), ()
+
+
+def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]) -> _Signable:
     if not plan.legs or not 0 < plan.sell.units <= PERMIT_AMOUNT_MAX:
         raise VenueError(f"{plan.order_id} sells nothing, or more than Permit2 can count")
     if sum(leg.sell.units for leg in plan.legs) > plan.sell.units:

@@ -7,11 +7,11 @@ config says is held against the contracts once, at the start: a wrong number of 
 from typing import Literal, Self
 
 from eth_utils.address import is_address, to_checksum_address
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from agent.chains import abi
 from agent.chains.multicall import Read, read_all
-from agent.chains.rpc import Rpc, is_loopback, place_of, whole
+from agent.chains.rpc import Node, is_loopback, place_of, whole
 from agent.domain.amount import Asset
 from agent.domain.errors import ChainError, ConfigError
 from agent.domain.instrument import PIPS, Instrument, Pool, Protocol
@@ -54,7 +54,10 @@ class Token(_Section):
 
 
 class Contracts(_Section):
-    """Where Uniswap lives on this chain. The factories are needed for pools without an address, the v4 ones for v4 pools."""
+    """Where Uniswap lives on this chain. The factories are needed for pools without an address, the v4 ones for v4 pools.
+
+    `audit_anchor`: our own contract that keeps heads of the journal, where one was deployed.
+    """
 
     universal_router: str
     permit2: str = PERMIT2
@@ -64,6 +67,7 @@ class Contracts(_Section):
     v3_factory: str = ""
     v4_state_view: str = ""
     v4_pool_manager: str = ""
+    audit_anchor: str = ""
 
     @field_validator("*")
     @classmethod
@@ -101,10 +105,19 @@ class PoolSection(_Section):
 
 
 class Config(_Section):
-    """Uniswap v2, v3 and v4 on one chain, traded by one wallet through Permit2 and the UniversalRouter."""
+    """Uniswap v2, v3 and v4 on one chain, traded by one wallet through Permit2 and the UniversalRouter.
+
+    Two providers are better than one: with `rpc_url_second`, nothing is believed that they tell differently. A private relay
+    keeps swaps from being seen before they are mined; what it says proves nothing, and nothing depends on its silence: a swap is
+    safe by its bounds. What it does not get mined is cancelled in public, or with `private_fallback_s` published.
+    """
 
     kind: Literal["uniswap"] = "uniswap"
     rpc_url: str = Field(repr=False, description="http, https, ws or wss; may carry a provider's key, which is never shown")
+    rpc_url_second: str = Field(default="", repr=False, description="another provider of the same chain, whose word must agree")
+    private_rpc_url: str = Field(default="", repr=False, description="a relay: swaps go there and not to the public")
+    private_fallback_s: int = Field(default=0, ge=0, le=86_400, description="a swap is published after it; 0: never")
+    lag_blocks_max: int = Field(default=3, ge=0, le=1_000, description="how far one provider may be behind the other")
     chain_id: int = Field(ge=1)
     wallet: str
     contracts: Contracts
@@ -115,13 +128,14 @@ class Config(_Section):
     poll_s: float = Field(default=0, ge=0, le=60, description="0: 0.25 s on this machine, else 2 s")
     timeout_s: float = Field(default=5, gt=0, le=60, description="of one request to the node")
     tick_words: int = Field(default=4, ge=1, le=32, description="words of 256 ticks that are read on each side of the price")
-    confirmations: int = Field(default=2, ge=0, le=1_000, description="blocks on top of a trade's block until it counts as final")
+    confirmations: int = Field(default=64, ge=0, le=1_000, description="blocks on top of a trade's block until it counts as final")
 
-    @field_validator("rpc_url")
+    @field_validator("rpc_url", "rpc_url_second", "private_rpc_url")
     @classmethod
-    def _is_url(cls, value: str) -> str:
+    def _is_url(cls, value: str, info: ValidationInfo) -> str:
         try:
-            place_of(value)
+            if value or info.field_name == "rpc_url":
+                place_of(value)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return value
@@ -133,6 +147,8 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.rpc_url_second == self.rpc_url:
+            raise ValueError("rpc_url_second is the same as rpc_url: a second provider must be another one")
         symbols = [token.symbol for token in self.tokens]
         if len(set(symbols)) != len(symbols):
             raise ValueError("two tokens have the same symbol")
@@ -176,7 +192,7 @@ class Config(_Section):
         }
 
 
-async def discover(rpc: Rpc, venue: str, config: Config) -> tuple[Instrument, ...]:
+async def discover(rpc: Node, venue: str, config: Config) -> tuple[Instrument, ...]:
     """The instruments, with addresses and tick spacings from the chain. Raises ChainError when chain and config contradict."""
     block = whole(await rpc.call("eth_blockNumber"))
     contracts, assets = config.contracts, config.assets
@@ -222,7 +238,9 @@ def _pool(config: Config, section: PoolSection, address: str) -> Pool:
     return Pool("v4", "", token0, token1, spacing, section.hooks, pool_id)
 
 
-async def _checked_pools(rpc: Rpc, multicall3: str, sections: tuple[PoolSection, ...], pools: list[Pool], block: int) -> list[Pool]:
+async def _checked_pools(
+    rpc: Node, multicall3: str, sections: tuple[PoolSection, ...], pools: list[Pool], block: int
+) -> list[Pool]:
     """v2 and v3 contracts must trade the tokens that the config names, at its fee; their tick spacing is the contract's."""
     reads = []
     for pool in pools:

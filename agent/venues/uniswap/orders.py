@@ -1,174 +1,314 @@
 """Our own transactions, from the send until they are final: found in blocks, booked from receipts, taken back by reorganisations.
 
-What traded is what the pools' logs in the receipt say, held against what the tokens' own logs say the wallet gained and paid.
-Nothing here ever resends: a transaction that no node knows is reported as nothing, one whose nonce was used otherwise as replaced.
+All transactions that compete for one nonce are one order, and whichever is mined decides what became of it. Nothing here ever
+resends, and the absence of a receipt proves nothing: a trade is taken back only when the chain shows another block in the place of
+its block, an order is replaced only when the block that used its nonce is final and holds a transaction that is not ours, and of
+what no node knows nothing is said (then the engine sends the same bytes once more).
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import msgspec
 
 from agent.chains.pools import key_of
-from agent.chains.receipts import PoolTrade, Receipt, fetch_reason, fetch_receipt, pool_trades, wallet_moves
-from agent.chains.rpc import NodeRefusedError, Rpc, whole
-from agent.domain.amount import Amount, zero
+from agent.chains.receipts import Receipt, fetch_reason, fetch_receipt
+from agent.chains.rpc import Node
+from agent.chains.transaction import Message, fetch_block_hash, fetch_count, fetch_transaction, parse_raw, simulate, user_of
+from agent.chains.watch import Step
+from agent.chains.witness import Witnesses
+from agent.domain.amount import Amount
 from agent.domain.errors import VenueError
-from agent.domain.events import GasPaid, OrderFilled, OrderReported
+from agent.domain.events import GasPaid, OrderFilled, OrderReorged, OrderReported
 from agent.domain.instrument import Instrument
 from agent.domain.market import ChainHead
 from agent.domain.order import Fill, OrderRef, OrderState
-from agent.ports import Clock, PrivateFact
+from agent.domain.plan import SignedTransaction
+from agent.ports import Clock, PrivateFact, Simulated
 from agent.venues.uniswap.config import Config
+from agent.venues.uniswap.fills import fills_of
 
 WATCHED_MAX = 1_000
+FINALS_MAX = 256  # orders that are final and still looked after: a reorganisation of them must not go unseen
+WARY_STEPS = 3  # after a reorganisation everything in a block is looked at so many times more: providers change over one by one
+ASKED_AT_ONCE = 16
+ANOTHER_PROGRAM: Final = "another program signs with this wallet; give the agent one of its own"
+CANCELLED_WORDS: Final = "cancelled by a transaction to oneself"
 
 
-class Watched(msgspec.Struct):
-    """One transaction that may still change: `block_hash` empty until it is mined."""
+class Place(msgspec.Struct, frozen=True):
+    """Where a transaction is in the chain."""
+
+    tx_hash: str
+    block: int
+    block_hash: str
+
+
+class Lane(msgspec.Struct):
+    """One nonce of the wallet and the transactions of ours that compete for it."""
 
     order_id: str
-    block: int = 0
-    block_hash: str = ""
+    since_ns: int
+    nonce: int | None = None
+    hashes: list[str] = msgspec.field(default_factory=list)  # oldest first
+    cancels: set[str] = msgspec.field(default_factory=set)
+    message: Message | None = None  # of the newest attempt that does not cancel
+    place: Place | None = None  # as it was told last
 
 
 class Transactions:
-    """The transactions of one wallet that are not final. Owned by the venue; asks the node, tells facts."""
+    """The transactions of one wallet. Owned by the venue; asks the node, tells facts.
 
-    def __init__(self, venue: str, account: str, config: Config, rpc: Rpc, clock: Clock, instruments: Sequence[Instrument]) -> None:
+    `turn` is held while facts are found out and until they are handed on, so that two accounts of one order never cross.
+    """
+
+    def __init__(
+        self, venue: str, account: str, config: Config, rpc: Node, clock: Clock, instruments: Sequence[Instrument]
+    ) -> None:
         self._venue, self._account, self._config, self._rpc, self._clock = venue, account, config, rpc, clock
+        self._witness = rpc if isinstance(rpc, Witnesses) else None
         self._by_pool = {key_of(one.pool): one for one in instruments if one.pool is not None}
-        self._watched: dict[str, Watched] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._finals: OrderedDict[str, Lane] = OrderedDict()
+        self._foreign: dict[str, str] = {}  # order -> who else uses its nonce
         self._is_moved = False
+        self._wary, self._kept = 0, -1
+        self.turn = asyncio.Lock()
 
-    def __contains__(self, tx_hash: str) -> bool:
-        return tx_hash.lower() in self._watched
+    def watch(self, signed: SignedTransaction) -> tuple[Lane, bool]:
+        """From before it is sent: its lane, and whether anything was sent in it before.
 
-    def watch(self, tx_hash: str, order_id: str) -> Watched:
-        """From before it is sent. Raises VenueError when too many are open."""
-        if len(self._watched) >= WATCHED_MAX and tx_hash not in self:
-            raise VenueError(f"{self._venue} watches {WATCHED_MAX} transactions already: wait until some are final")
-        return self._watched.setdefault(tx_hash.lower(), Watched(order_id))
+        Raises VenueError when too many are open, ChainError for bytes that are no such transaction.
+        """
+        message = parse_raw(signed.raw)
+        lane = self._finals.get(signed.order_id) or self._lane(signed.order_id, self._clock.now_ns())
+        is_first = not lane.hashes
+        lane.nonce = signed.nonce
+        if message.is_nothing_for(self._config.wallet):
+            lane.cancels.add(signed.tx_hash.lower())
+        else:
+            lane.message = message
+        if signed.tx_hash.lower() not in lane.hashes:
+            lane.hashes.append(signed.tx_hash.lower())
+        return lane, not is_first
 
-    def forget(self, tx_hash: str) -> None:
-        """It was certainly not accepted."""
-        self._watched.pop(tx_hash.lower(), None)
+    def forget(self, order_id: str) -> None:
+        """It was certainly not accepted, and nothing else was ever sent for it."""
+        self._lanes.pop(order_id, None)
+        self._foreign.pop(order_id, None)
+
+    @property
+    def foreign(self) -> str:
+        """Why the wallet seems to be used by somebody else, while that is not settled; empty if it does not."""
+        return next(iter(self._foreign.values()), "")
 
     def take_moved(self) -> bool:
-        """Whether a transaction of ours was found in a block since the last time of asking: permissions may have changed."""
+        """Whether a transaction of ours entered or left a block since the last time of asking: permissions may have changed."""
         moved, self._is_moved = self._is_moved, False
         return moved
 
-    async def news(self, head: ChainHead, *, is_continuous: bool) -> list[PrivateFact]:
-        """What changed with a new head: mined, final, or taken back. Raises ChainError."""
+    # -- what is asked of it -------------------------------------------------------------------------------------------------
+
+    async def news(self, step: Step) -> list[PrivateFact]:
+        """What changed with a new head: mined, final, or taken back. Under `turn`. Raises ChainError."""
+        if not step.is_continuous:
+            self._wary, self._kept = WARY_STEPS, min(step.kept, self._kept) if self._wary else step.kept
+        elif self._wary:
+            self._wary -= 1
         facts: list[PrivateFact] = []
-        for tx_hash, one in list(self._watched.items()):
-            is_deep = head.number - one.block >= self._config.confirmations
-            if not one.block_hash or is_deep or not is_continuous:
-                facts += await self._look(tx_hash, one, head.number)
+        lanes = list(self._to_look_at(step.head.number))
+        for at in range(0, len(lanes), ASKED_AT_ONCE):
+            found = await asyncio.gather(*(self._look(lane, step.head.number) for lane in lanes[at : at + ASKED_AT_ONCE]))
+            facts += [fact for some in found for fact in some]
+        while len(self._finals) > FINALS_MAX:
+            self._finals.popitem(last=False)
         return facts
 
     async def answer(self, asked: Sequence[OrderRef], head: ChainHead) -> list[PrivateFact]:
-        """All that is certain about orders of this or an earlier run, by their hashes; nothing about others. Raises ChainError."""
+        """All that is certain about orders of this or an earlier run, by all their hashes. Raises ChainError."""
         facts: list[PrivateFact] = []
-        for ref in asked:
-            if ref.venue == self._venue and ref.tx_hash:
-                facts += await self._certain(ref, head.number)
+        async with self.turn:
+            for ref in asked:
+                if ref.venue == self._venue and (ref.tx_hash or ref.tx_hashes):
+                    facts += await self._certain(ref, head.number)
         return facts
 
-    async def _certain(self, ref: OrderRef, height: int) -> list[PrivateFact]:
-        one = self.watch(ref.tx_hash, ref.order_id)
-        receipt = await fetch_receipt(self._rpc, ref.tx_hash)
-        if receipt is not None:  # the stream, which looks too, may have forgotten it as final meanwhile
-            one.block, one.block_hash = receipt.block, receipt.block_hash
-            facts = await self._outcome(ref.order_id, receipt)
-            return facts + self._final(ref.tx_hash.lower(), one, receipt, height)
-        if isinstance(await self._rpc.call("eth_getTransactionByHash", ref.tx_hash), dict):
-            return [OrderReported(ref.order_id, OrderState.OPEN, venue_order_id=ref.tx_hash)]
-        if ref.nonce is not None and await self._is_used_up(ref.nonce, height):
-            self.forget(ref.tx_hash)
-            return [OrderReported(ref.order_id, OrderState.REJECTED, "replaced: another transaction used its nonce")]
-        return []
+    async def last_look(self, order_id: str, tx_hash: str) -> list[PrivateFact]:
+        """After a send that failed: what is known of the order all the same. Raises ChainError."""
+        async with self.turn:
+            lane = self._lanes.get(order_id) or self._finals.get(order_id)
+            receipt = await self._receipt(lane) if lane is not None else None
+            if lane is not None and receipt is not None:
+                return await self._outcome(lane, receipt)
+            known = await fetch_transaction(self._rpc, tx_hash)
+            return [_open(order_id, tx_hash)] if known is not None else []
 
-    async def _is_used_up(self, nonce: int, height: int) -> bool:
-        """Whether the wallet's transaction with this number is final, whichever it was. False too when the node cannot tell."""
-        block = max(height - self._config.confirmations, 0)
-        try:
-            return whole(await self._rpc.call("eth_getTransactionCount", self._config.wallet, hex(block))) > nonce
-        except NodeRefusedError:
-            return False  # state that old is not kept here; a few blocks on it will be
+    async def simulations(self, head: ChainHead) -> list[Simulated]:
+        """The transaction that is next in turn, run against the newest block. Those behind it depend on it and are not judged."""
+        waiting = {lane.nonce: lane for lane in self._lanes.values() if lane.place is None and lane.message is not None}
+        if not waiting:
+            return []
+        lane = waiting.get(await fetch_count(self._rpc, self._config.wallet, head.number))
+        if lane is None or lane.message is None:
+            return []
+        reason = await simulate(self._rpc, self._config.wallet, lane.message, head.number)
+        return [] if reason is None else [Simulated(self._venue, lane.order_id, head.number, reason)]
 
-    async def _look(self, tx_hash: str, one: Watched, height: int) -> list[PrivateFact]:
-        receipt = await fetch_receipt(self._rpc, tx_hash)
-        facts: list[PrivateFact] = []
-        if one.block_hash and (receipt is None or receipt.block_hash != one.block_hash):
-            facts.append(OrderReported(one.order_id, OrderState.UNKNOWN, f"block {one.block} was taken back by a reorganisation"))
-            one.block, one.block_hash = 0, ""
-        if receipt is None:
+    # -- looking -------------------------------------------------------------------------------------------------------------
+
+    def _to_look_at(self, height: int) -> Iterator[Lane]:
+        """What is not in a block, what is deep enough to be final, and what a reorganisation may have touched."""
+        deep = height - self._config.confirmations
+        for lane in self._lanes.values():
+            if lane.place is None or lane.place.block <= deep or self._is_suspect(lane.place):
+                yield lane
+        for lane in self._finals.values():
+            if lane.place is not None and self._is_suspect(lane.place):
+                yield lane
+
+    def _is_suspect(self, place: Place) -> bool:
+        return self._wary > 0 and place.block > self._kept
+
+    async def _look(self, lane: Lane, height: int) -> list[PrivateFact]:
+        """Hold what was told against the chain; tell what is new."""
+        receipt = await self._receipt(lane)
+        facts, is_open = await self._taken_back(lane, lane.place, receipt)
+        if receipt is None or is_open:
             return facts
-        if not one.block_hash:
-            facts += await self._outcome(one.order_id, receipt)
-            one.block, one.block_hash = receipt.block, receipt.block_hash
-        return facts + self._final(tx_hash, one, receipt, height)
+        if lane.place != _place(receipt):
+            facts += await self._outcome(lane, receipt)
+        return facts if lane.order_id in self._finals else facts + self._final(lane, receipt, height)
 
-    def _final(self, tx_hash: str, one: Watched, receipt: Receipt, height: int) -> list[PrivateFact]:
+    async def _certain(self, ref: OrderRef, height: int) -> list[PrivateFact]:
+        lane = self._finals.get(ref.order_id) or self._lane(ref.order_id, ref.sent_ns)
+        self._foreign.pop(ref.order_id, None)
+        _learn(lane, ref)
+        receipt = await self._receipt(lane)
+        journal = Place(ref.tx_hash.lower(), ref.block, ref.block_hash.lower()) if ref.block and ref.block_hash else None
+        facts: list[PrivateFact] = []
+        for believed in dict.fromkeys((journal, lane.place)):
+            found, is_open = await self._taken_back(lane, believed, receipt)
+            facts += found
+            if is_open:
+                return facts
+        if receipt is not None:  # in full, whatever was told before: the asker may not have heard it
+            return [*facts, *await self._outcome(lane, receipt), *self._final(lane, receipt, height)]
+        for tx_hash in reversed(lane.hashes):
+            known = await fetch_transaction(self._rpc, tx_hash)
+            if known is not None:
+                lane.message = lane.message if known[0].is_nothing_for(self._config.wallet) else known[0]
+                return [*facts, _open(ref.order_id, tx_hash)]
+        return [*facts, *await self._replaced(lane, height)]
+
+    async def _receipt(self, lane: Lane) -> Receipt | None:
+        """Of the one transaction of the lane that is in a block of the chain as it is now, undisputed by the other provider."""
+        found = await asyncio.gather(*(fetch_receipt(self._rpc, tx_hash) for tx_hash in lane.hashes))
+        for receipt in found:
+            if receipt is None:
+                continue
+            is_known = lane.place == _place(receipt)
+            if not is_known or sum(one is not None for one in found) > 1:
+                if await fetch_block_hash(self._rpc, receipt.block) != receipt.block_hash:
+                    continue
+                if self._witness and await self._witness.disputes(receipt.tx_hash, receipt.block, receipt.block_hash):
+                    continue
+            return receipt
+        return None
+
+    async def _taken_back(self, lane: Lane, believed: Place | None, receipt: Receipt | None) -> tuple[list[PrivateFact], bool]:
+        """(the news that a place is not in the chain any more, whether that is still open: then nothing else is certain either)."""
+        if believed is None or (receipt is not None and _place(receipt) == believed):
+            return [], False
+        if receipt is None:
+            there = await fetch_block_hash(self._rpc, believed.block)
+            if there in ("", believed.block_hash):  # too young for this node, or only the receipt is missing
+                return [], True
+        self._is_moved = True
+        self._finals.pop(lane.order_id, None)
+        self._lanes[lane.order_id] = lane
+        lane.place = None if lane.place == believed else lane.place
+        return [OrderReorged(lane.order_id, believed.tx_hash, believed.block, believed.block_hash)], False
+
+    async def _replaced(self, lane: Lane, height: int) -> list[PrivateFact]:
+        """Of a lane of which no node knows anything: whether somebody else uses its nonce. Only what is final ends the order."""
+        wallet, nonce = self._config.wallet, lane.nonce
+        if nonce is None:
+            return []
+        user, block = await user_of(self._rpc, wallet, nonce, height)
+        if not user or user in lane.hashes:
+            waiting = None if user else await fetch_count(self._rpc, wallet)
+            if waiting is not None and waiting > nonce >= (await fetch_count(self._rpc, wallet, height) or 0):
+                self._foreign[lane.order_id] = f"another transaction waits with nonce {nonce}: {ANOTHER_PROGRAM}"
+            return []
+        if self._witness is not None and not await self._witness.denies(tuple(lane.hashes)):
+            return []
+        reason = f"transaction {user} used nonce {nonce}: {ANOTHER_PROGRAM}"
+        self._foreign[lane.order_id] = reason
+        if block > height - self._config.confirmations:
+            return []
+        self.forget(lane.order_id)
+        return [OrderReported(lane.order_id, OrderState.REPLACED, reason)]
+
+    # -- telling -------------------------------------------------------------------------------------------------------------
+
+    async def _outcome(self, lane: Lane, receipt: Receipt) -> list[PrivateFact]:
+        """Fills and gas first, then the state: who reads in order never sees an ended order without its fills."""
+        gas = Amount(receipt.cost, self._config.native)
+        paid = GasPaid(lane.order_id, self._account, gas, receipt.gas_used, receipt.tx_hash)
+        fills: list[Fill] = []
+        state, reason = OrderState.MINED, ""
+        if receipt.tx_hash in lane.cancels:  # even one that failed has used the nonce up
+            state, reason = OrderState.CANCELLED, CANCELLED_WORDS
+        elif not receipt.succeeded:
+            state, reason = OrderState.REVERTED, await fetch_reason(self._rpc, receipt)
+        else:
+            fills, reason = fills_of(receipt, lane.order_id, self._venue, self._config, self._by_pool, self._clock.now_ns())
+        self._foreign.pop(lane.order_id, None)
+        if lane.place != _place(receipt):
+            self._is_moved, lane.place = True, _place(receipt)
+        return [*(OrderFilled(fill) for fill in fills), paid, _report(lane.order_id, state, receipt, reason)]
+
+    def _final(self, lane: Lane, receipt: Receipt, height: int) -> list[PrivateFact]:
         if height - receipt.block < self._config.confirmations:
             return []
-        self._watched.pop(tx_hash, None)
-        if not receipt.succeeded:
-            return []
-        return [OrderReported(one.order_id, OrderState.FINAL, venue_order_id=tx_hash, block=receipt.block)]
+        self._lanes.pop(lane.order_id, None)
+        self._finals[lane.order_id] = lane
+        return [_report(lane.order_id, OrderState.FINAL, receipt)]
 
-    async def _outcome(self, order_id: str, receipt: Receipt) -> list[PrivateFact]:
-        """Fills and gas first, then the state: who reads in order never sees an ended order without its fills."""
-        self._is_moved = True
-        gas = Amount(receipt.cost, self._config.native)
-        paid = GasPaid(order_id, self._account, gas, receipt.gas_used, receipt.tx_hash)
-        if not receipt.succeeded:
-            reason = await fetch_reason(self._rpc, receipt)
-            report = OrderReported(order_id, OrderState.REVERTED, reason, receipt.tx_hash, receipt.block)
-            return [paid, report]
-        fills, remark = fills_of(receipt, order_id, self._venue, self._config, self._by_pool, self._clock.now_ns())
-        report = OrderReported(order_id, OrderState.MINED, remark, receipt.tx_hash, receipt.block)
-        return [*(OrderFilled(fill) for fill in fills), paid, report]
+    def _lane(self, order_id: str, since_ns: int) -> Lane:
+        if order_id not in self._lanes:
+            if len(self._lanes) >= WATCHED_MAX:
+                raise VenueError(f"{self._venue} watches {WATCHED_MAX} orders already: wait until some are final")
+            self._lanes[order_id] = Lane(order_id, since_ns)
+        return self._lanes[order_id]
 
 
-def fills_of(
-    receipt: Receipt, order_id: str, venue: str, config: Config, by_pool: Mapping[str, Instrument], at_ns: int
-) -> tuple[list[Fill], str]:
-    """One fill for each swap in a known pool, and a remark when the wallet's tokens moved otherwise (then the wallet is right).
+def _learn(lane: Lane, ref: OrderRef) -> None:
+    """What the journal knows of a lane: all hashes, oldest first."""
+    lane.nonce = lane.nonce if ref.nonce is None else ref.nonce
+    for tx_hash in (*ref.tx_hashes, ref.tx_hash):
+        if tx_hash and tx_hash.lower() not in lane.hashes:
+            lane.hashes.append(tx_hash.lower())
+    lane.cancels.update(tx_hash.lower() for tx_hash in ref.cancel_hashes)
 
-    `trade_id` is the transaction's hash and the swap's place among its logs, so the same swap mined again after a reorganisation
-    is the same fill. The pool's fee is inside what was paid.
-    """
-    fills = []
-    for trade in pool_trades(receipt):
-        instrument = by_pool.get(trade.pool)
-        if instrument is not None:
-            fills.append(_fill(trade, instrument, receipt.tx_hash, order_id, venue, at_ns))
-    if not fills:
-        return [], ""
-    moved = wallet_moves(receipt, config.wallet, [token.address for token in config.tokens])
-    paid_more = -moved[fills[-1].paid.asset.address.lower()] - sum(fill.paid.units for fill in fills)
-    got_more = moved[fills[-1].received.asset.address.lower()] - sum(fill.received.units for fill in fills)
-    if not paid_more and not got_more:
-        return fills, ""
-    last = fills[-1]
-    fills[-1] = msgspec.structs.replace(
-        last,
-        paid=Amount(last.paid.units + paid_more, last.paid.asset),
-        received=Amount(last.received.units + got_more, last.received.asset),
+
+def _place(receipt: Receipt) -> Place:
+    return Place(receipt.tx_hash, receipt.block, receipt.block_hash)
+
+
+def _open(order_id: str, tx_hash: str) -> OrderReported:
+    return OrderReported(order_id, OrderState.OPEN, venue_order_id=tx_hash, tx_hash=tx_hash)
+
+
+def _report(order_id: str, state: OrderState, receipt: Receipt, reason: str = "") -> OrderReported:
+    return OrderReported(
+        order_id,
+        state,
+        reason,
+        receipt.tx_hash,
+        receipt.block,
+        tx_hash=receipt.tx_hash,
+        block_hash=receipt.block_hash,
     )
-    return (
-        fills,
-        f"the wallet paid {paid_more} units more and received {got_more} more than the pools say; booked as the wallet says",
-    )
-
-
-def _fill(trade: PoolTrade, instrument: Instrument, tx_hash: str, order_id: str, venue: str, at_ns: int) -> Fill:
-    base, quote = (trade.amount0, trade.amount1) if instrument.base_is_token0 else (trade.amount1, trade.amount0)
-    if base > 0:
-        paid, received = Amount(base, instrument.base), Amount(-quote, instrument.quote)
-    else:
-        paid, received = Amount(quote, instrument.quote), Amount(-base, instrument.base)
-    trade_id = f"{tx_hash}:{trade.position}"
-    return Fill(order_id, venue, instrument.id, trade_id, paid, received, zero(received.asset), at_ns)

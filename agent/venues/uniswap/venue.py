@@ -11,17 +11,19 @@ from agent.chains import abi
 from agent.chains.logs import Log, log_filter, parse_logs, pool_log, pool_of
 from agent.chains.multicall import Read, read_all
 from agent.chains.pools import PoolState, Ranges, Reserves, carry, key_of, read_pools
-from agent.chains.rpc import Rpc, whole
-from agent.chains.rpc import connect as connect_rpc
-from agent.chains.watch import Step, Watch, fetch_head
+from agent.chains.rpc import Node, whole
+from agent.chains.watch import REMEMBERED_MAX, Step, Watch, fetch_head
+from agent.chains.witness import Witnesses
+from agent.chains.witness import connect as connect_rpc
 from agent.domain.amount import Amount
-from agent.domain.errors import ChainError, OutcomeUnknown, VenueError
-from agent.domain.events import OrderReported, VenueConnected
+from agent.domain.errors import ChainError
+from agent.domain.events import OrderReported, VenueConnected, VenueStatus
 from agent.domain.instrument import Instrument, Pool
 from agent.domain.market import ChainHead, Listed, MarketFact, PoolRanges, PoolReserves, PoolsCurrent
 from agent.domain.order import OrderRef, OrderState
-from agent.domain.plan import Approved, Signed, SignedTransaction, Unsigned
+from agent.domain.plan import Approved, Signed, Unsigned
 from agent.ports import Allowance, PrivateFact, Profile, Snapshot, Tools, Venue, VenueEvent
+from agent.venues.uniswap.broadcast import Broadcast
 from agent.venues.uniswap.build import build
 from agent.venues.uniswap.config import Config, discover
 from agent.venues.uniswap.orders import Transactions
@@ -31,7 +33,9 @@ REREADS_MAX = 5  # whole reads in a row that a reorganisation may spoil
 
 async def connect(name: str, config: Config, tools: Tools) -> Venue:
     """Reach the chain, prove that it is the right one, and look the pools up. Raises ChainError, one line that says what to do."""
-    rpc = await connect_rpc(config.rpc_url, config.chain_id, config.timeout_s)
+    rpc = await connect_rpc(
+        config.rpc_url, config.rpc_url_second, config.chain_id, config.timeout_s, tools.clock, config.lag_blocks_max
+    )
     try:
         instruments = await discover(rpc, name, config)
     except ChainError:
@@ -43,14 +47,16 @@ async def connect(name: str, config: Config, tools: Tools) -> Venue:
 class Uniswap:
     """Satisfies the port Venue. One stream at a time."""
 
-    def __init__(self, name: str, config: Config, rpc: Rpc, tools: Tools, instruments: Sequence[Instrument]) -> None:
+    def __init__(self, name: str, config: Config, rpc: Node, tools: Tools, instruments: Sequence[Instrument]) -> None:
         self._name, self._config, self._rpc, self._clock = name, config, rpc, tools.clock
         self._account = tools.account
         self._instruments = {one.id: one for one in instruments}
         self._by_key: dict[str, tuple[Instrument, Pool]] = {
             key_of(one.pool): (one, one.pool) for one in instruments if one.pool is not None
         }
+        self._witness = rpc if isinstance(rpc, Witnesses) else None
         self._orders = Transactions(name, tools.account, config, rpc, self._clock, instruments)
+        self._broadcast = Broadcast(name, config, rpc, self._orders, self._clock)
         self._states: dict[str, PoolState] = {}
         self._profile = _profile(name, config)
         self._is_first = True
@@ -68,55 +74,48 @@ class Uniswap:
         if not self._is_first:
             await self._rpc.open()
         self._is_first = False
-        watch = Watch(self._rpc, self._clock, self._config.poll_every_s)
+        watch = Watch(self._rpc, self._clock, self._config.poll_every_s, max(REMEMBERED_MAX, 2 * self._config.confirmations))
         head = await watch.start()
         head, facts = await self._read_whole(watch, head)
         yield Listed(self._name, tuple(self._instruments.values()), self._clock.now_ns())
         yield VenueConnected(self._name)
-        yield head
-        for fact in facts:
+        status = self._status()
+        if self._witness is not None:
+            yield status
+        for fact in (head, *facts):
             yield fact
-        opening = await self._orders.news(head, is_continuous=False)
-        for one in (*opening, *await self._allowances(head)):
+        async with self._orders.turn:
+            opening = await self._orders.news(Step(head, head.number, is_continuous=False, kept=-1))
+            allowances = await self._allowances(head)
+        for one in (*opening, *allowances):
             yield one
         while True:
             step = await watch.advance()
             yield step.head
-            facts, news = await asyncio.gather(self._follow(step), self._orders.news(step.head, is_continuous=step.is_continuous))
-            allowances = await self._allowances(step.head) if self._orders.take_moved() else []
+            async with self._orders.turn:
+                facts, news = await asyncio.gather(self._follow(step), self._orders.news(step))
+                allowances = await self._allowances(step.head) if self._orders.take_moved() else []
             # nothing is awaited from here on: whoever hears that an order ended hears at once which permit comes next
             current = PoolsCurrent(self._name, step.head.number, step.head.at_ns)
             for event in (*facts, current, *news, *allowances):
                 yield event
+            for opinion in await self._orders.simulations(step.head):
+                yield opinion
+            if self._status() != status:
+                status = self._status()
+                yield status
 
     async def send(self, signed: Signed) -> Sequence[PrivateFact]:
-        """Hand signed bytes to the node, once. Raises ChainError if certainly not accepted, OutcomeUnknown if nobody knows."""
-        if not isinstance(signed, SignedTransaction):
-            raise VenueError(f"{self._name} sends signed transactions, not {type(signed).__name__}")
-        if signed.chain_id != self._config.chain_id or signed.sender.lower() != self._config.wallet.lower():
-            raise ChainError(
-                f"{signed.order_id} is signed by {signed.sender} for chain {signed.chain_id}, not by this venue's wallet"
-            )
-        was_sent = signed.tx_hash in self._orders
-        self._orders.watch(signed.tx_hash, signed.order_id)
-        try:
-            found = await self._rpc.send_raw(signed.raw)
-        except ChainError as error:
-            if was_sent:  # the first time may have worked, whatever is said to the second
-                raise OutcomeUnknown(f"{error}; but it was sent before: ask for it by its hash") from None
-            self._orders.forget(signed.tx_hash)
-            raise
-        if found.lower() != signed.tx_hash.lower():
-            raise OutcomeUnknown(
-                f"{self._rpc.place} names the transaction {found[:66]!r}, not {signed.tx_hash}: ask for it by its hash"
-            )
-        return (OrderReported(signed.order_id, OrderState.OPEN, venue_order_id=signed.tx_hash),)
+        """Hand signed bytes on, once. Raises ChainError if certainly not accepted, OutcomeUnknown if nobody knows."""
+        return await self._broadcast.send(signed)
 
     async def snapshot(self, asked: Sequence[OrderRef] = ()) -> Snapshot:
         """Balances and nonce at one block, then what the chain knows of `asked`. Raises ChainError."""
         config, contracts = self._config, self._config.contracts
         at_ns = self._clock.now_ns()
         head = await fetch_head(self._rpc, self._clock)
+        if self._witness is not None and (doubt := await self._witness.doubt(head)):
+            raise ChainError(doubt)
         reads = [Read(contracts.multicall3, abi.eth_balance(config.wallet), "Multicall3")]
         reads += [Read(token.address, abi.balance_of(config.wallet), f"the token {token.symbol}") for token in config.tokens]
         answers, count = await asyncio.gather(
@@ -132,7 +131,15 @@ class Uniswap:
         return Snapshot(self._name, self._account, balances, resting, tuple(facts), whole(count), at_ns)
 
     async def close(self) -> None:
+        await self._broadcast.close()
         await self._rpc.close()
+
+    def _status(self) -> VenueStatus:
+        """Nothing new is sent while one of two providers is gone, since nobody would contradict a wrong one, or while somebody
+        else seems to use the wallet.
+        """
+        trouble = (self._witness.trouble if self._witness is not None else "") or self._orders.foreign
+        return VenueStatus(self._name, "CANCEL_ONLY" if trouble else "TRADING", trouble)
 
     # -- pools -------------------------------------------------------------------------------------------------------------
 
@@ -223,4 +230,5 @@ class Uniswap:
 
 def _profile(name: str, config: Config) -> Profile:
     contracts = (config.contracts.universal_router, config.contracts.permit2, *(token.address for token in config.tokens))
-    return Profile(name, "uniswap", True, config.chain_id, contracts, config.wallet, config.contracts.permit2)
+    anchor = config.contracts.audit_anchor
+    return Profile(name, "uniswap", True, config.chain_id, contracts, config.wallet, config.contracts.permit2, anchor=anchor)

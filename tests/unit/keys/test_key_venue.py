@@ -177,6 +177,10 @@ async def test_withdrawals_and_transfers_are_always_refused(body: bytes) -> None
         b"symbol=ETHUSDT&origClientOrderId=o-1&timestamp=1",
         b"symbol=ETHUSDT&origClientOrderId=o-1&newClientOrderId=c-1&timestamp=1",
         b"symbol=ETHUSDT&limit=1000&fromId=7&startTime=1&endTime=2&timestamp=1",
+        b"recvWindow=5000&timestamp=1",  # the kill switch: what rests anywhere,
+        b"symbol=ETHUSDT&recvWindow=5000&timestamp=1",  # cancel all of a symbol,
+        b"symbol=ETHUSDT&orderId=7&recvWindow=5000&timestamp=1",  # and cancel one by the exchange's number, without an approval
+        b"symbol=%E5%B8%81USDT&recvWindow=5000&timestamp=1",
     ],
 )
 def test_reads_and_cancels_pass(body: bytes) -> None:
