@@ -571,6 +571,7 @@ def dump(state: State) -> bytes:
     """Everything that a state holds, as bytes: equal states give equal bytes."""
     fields = {name: value for name, value in vars(state).items() if name != "ledger"}
     fields |= {"ledger": state.ledger.lines(), "adopted": sorted(state.adopted), "fills": sorted(state.fills)}
+    fields |= {"nonces": {venue: sorted(used.items()) for venue, used in state.nonces.items()}}
     return msgspec.json.encode(fields, enc_hook=_hook, order="sorted")
 
 

@@ -1,8 +1,9 @@
 """Balances that are proved and not only told: a chain of hashes from the block's own hash down to the balance.
 
 A block's hash is the hash of its header, the header holds the root of all state, and a proof (EIP-1186, `eth_getProof`) leads from
-there to one account and one place in a contract's storage. Whoever has the right block hash cannot be told a wrong balance. An ERC-20
-keeps its balances in a mapping whose place nobody publishes; it is found once, by trying the first ones with a balance that is known.
+there to one account and one place in a contract's storage. Whoever has the right block hash cannot be told a wrong balance. An
+ERC-20 keeps its balances in a mapping whose place nobody publishes; it is found once, by trying the first ones with a balance that is
+known.
 Sources: EIP-1186; yellow paper, appendix D; the header's fields as of EIP-1559, 4844, 4788, 4895 and 7685.
 """
 
@@ -12,15 +13,17 @@ from typing import Any, Final
 import rlp  # type: ignore[import-untyped]
 from eth_utils.crypto import keccak
 from rlp.exceptions import RLPException  # type: ignore[import-untyped]
-from trie import HexaryTrie
 from trie.exceptions import BadTrieProof, InvalidNibbles, InvalidNode, ValidationError
+from trie.hexary import HexaryTrie
 
 from agent.chains.rpc import Node, NodeRefusedError, octets, whole
 from agent.domain.amount import Amount, Asset
+from agent.domain.errors import ChainError
 
 
 SLOTS_MAX = 21  # places 0 to 20 of a contract's storage are tried
 _WORD = 32
+_NO_SUCH_METHOD: Final = "-32601"
 _BAD_TRIE = (BadTrieProof, InvalidNibbles, InvalidNode, ValidationError)
 # In the header's own order: (field, whether it is a number). What a chain does not have yet is absent at the end.
 _HEADER: Final = (
@@ -72,8 +75,10 @@ class Proofs:
             for asset, units in told.items():
                 proved = await self._token(root, asset.address, units, block)
                 found += [] if proved is None else [Amount(proved, asset)]
-        except NodeRefusedError:
-            self._is_able = False
+        except NodeRefusedError as refusal:
+            self._is_able = refusal.code != _NO_SUCH_METHOD
+            return ()
+        except ChainError:
             return ()
         return tuple(found)
 
@@ -129,7 +134,7 @@ def header_hash(header: dict[str, Any]) -> bytes:
 def _at(root: bytes, key: bytes, proof: Sequence[str]) -> bytes:
     """What the trie with this root holds at `key`; empty when the proof shows that it holds nothing."""
     nodes = [rlp.decode(octets(node)) for node in proof]
-    return bytes(HexaryTrie.get_from_proof(root, key, nodes))
+    return bytes(HexaryTrie.get_from_proof(root, key, nodes))  # type: ignore[no-untyped-call]
 
 
 def _decoded(raw: bytes) -> Any:

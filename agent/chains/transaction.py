@@ -117,7 +117,7 @@ async def user_of(rpc: Node, wallet: str, nonce: int, block: int) -> tuple[str, 
 
 
 async def _is_used(rpc: Node, wallet: str, nonce: int, block: int) -> bool:
-    """State that is too old for the node counts as not yet used: the body of the block that is found shows whether that was right."""
+    """State that is too old for the node counts as not yet used: the body of the block that is found shows whether that is so."""
     count = await fetch_count(rpc, wallet, block)
     return count is not None and count > nonce
 

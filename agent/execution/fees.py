@@ -10,11 +10,11 @@ def gas_fee_max(base_fee: int, tip: int, cap: int) -> int:
 
 
 def outbid(fee_max: int, tip: int, base_fee: int, tip_usual: int, cap: int) -> tuple[int, int] | None:
-    """(fee, tip) per gas of the next transaction for the same nonce; None when the cap leaves no room to outbid.
+    """(fee, tip) per gas of the next transaction for the same nonce; None when the cap leaves no room to outbid, or blocks cost more.
 
     Both rise by 13 %, rounded up: the strictest node asks for 12.5 %. More, when blocks have become dearer than that.
     """
     least, tip = -(-fee_max * 113 // 100), max(-(-tip * 113 // 100), tip_usual)
-    if least > cap:
+    if least > cap or base_fee + tip > cap:
         return None
     return max(least, min(gas_fee_max(base_fee, tip, cap), cap)), min(tip, cap)

@@ -116,6 +116,11 @@ def check_anchor(seq: int, found: str | None, anchor: tuple[int, str]) -> None:
         raise ChainError(anchor[0], text)
 
 
+def is_hash(text: str) -> bool:
+    """Whether it could be a record's hash: 64 hex digits."""
+    return len(text) == len(GENESIS) and not set(text) - set("0123456789abcdef")
+
+
 def _is_whole(row: Row) -> bool:
     return type(row.at_ns) is int and type(row.body) is bytes and type(row.hash) is str
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.domain.errors import JournalError
-from agent.journal.codec import ChainError, check_anchor
+from agent.journal.codec import ChainError, check_anchor, is_hash
 
 SLOT = 512  # bytes: each claim in a sector of its own
 _TEXT = 127  # of them used
@@ -80,6 +80,7 @@ def _slot(seq: int, hash_: str) -> bytes:
 def _parse(slot: bytes) -> Head | None:
     text, _, checksum = slot[:_TEXT].rstrip(b" ").rpartition(b" ")
     seq, _, hash_ = text.partition(b" ")
-    if not seq.isdigit() or checksum != b"%08x" % zlib.crc32(text):
+    found = hash_.decode("ascii", "replace")
+    if not seq.isdigit() or not is_hash(found) or checksum != b"%08x" % zlib.crc32(text):
         return None
-    return Head(int(seq), hash_.decode("ascii", "replace"))
+    return Head(int(seq), found)

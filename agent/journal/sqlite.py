@@ -21,7 +21,7 @@ from typing import Literal, NoReturn
 from agent.domain.errors import JournalError
 from agent.domain.events import Event, Record
 from agent.journal import store
-from agent.journal.codec import GENESIS, Row, check_anchor, decode, rows_of, walk
+from agent.journal.codec import GENESIS, ChainError, Row, check_anchor, decode, is_hash, rows_of, walk
 from agent.journal.flush import Flusher
 from agent.journal.group import GroupCommit
 from agent.journal.head import HeadFile, check_kept, head_path, kept_head
@@ -120,6 +120,8 @@ class SqliteJournal:
             if not found:
                 return
             before = str(found[0][0])
+            if not is_hash(before):
+                raise ChainError(after_seq, f"journal record {after_seq} was changed; restore the journal from a copy")
         yield from map(decode, walk(self._rows(after_seq), (max(after_seq, 0), before)))
 
     def verify(self, anchor: tuple[int, str] | None = None) -> tuple[int, str]:
@@ -127,7 +129,7 @@ class SqliteJournal:
 
         Raises ChainError, which names the first record that is not as it was written or is missing.
         """
-        kept = None if self._accepts_loss else kept_head(self.path)  # before the records: a writer may be adding some
+        kept = kept_head(self.path)  # before the records: a writer may be adding some
         self._drain()
         held = {at[0]: GENESIS if at[0] == 0 else None for at in (kept, anchor) if at}
         seq, found = 0, GENESIS
@@ -135,7 +137,7 @@ class SqliteJournal:
             seq, found = row.seq, row.hash
             if seq in held:
                 held[seq] = found
-        if kept:
+        if kept and not (self._accepts_loss and seq < kept.seq):
             check_kept(seq, held[kept.seq], kept)
         if anchor:
             check_anchor(seq, held[anchor[0]], anchor)

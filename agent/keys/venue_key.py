@@ -1,10 +1,10 @@
 """An exchange's API key. The secret stays here: the exchange library is handed `hmac_sha256_hex` and nothing else.
 
 An order is authorised twice: `sign` notes what the engine approved, and the payload that is about to leave must be that order, to
-the last digit, once. The same holds for an order that replaces another: it names that one, and is placed only if it went. So neither
-a bug nor a changed library can place another order, place one twice, or withdraw. What a payload says is decoded here; a parameter
-that is not on the list is refused by name. Limit, said plainly: exchanges do not sign the path, so what takes only harmless
-parameters (cancelling all orders of a symbol) cannot be told from a read.
+the last digit, once. The same holds for an order that replaces another: it names that one, and is placed only if it went. So
+neither a bug nor a changed library can place another order, place one twice, or withdraw. What a payload says is decoded here; a
+parameter that is not on the list is refused by name. Limit, said plainly: exchanges do not sign the path, so what takes only
+harmless parameters (cancelling all orders of a symbol) cannot be told from a read.
 """
 
 import hmac

@@ -2,27 +2,23 @@
 
 import os
 import random
-import select
-import signal
+import shutil
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from journal_kit import EDITS, REWRITES, fill, rewrite, rows_on_disk, some_events
 
-from agent.domain.amount import Amount, Asset
 from agent.domain.errors import JournalError
-from agent.domain.events import BalanceAdopted, EngineStopped, Event, Halted, OrderSent
-from agent.journal.codec import GENESIS, SCHEMA_VERSION, Row
+from agent.domain.events import EngineStopped
+from agent.journal.codec import GENESIS, SCHEMA_VERSION, ChainError, Row
 from agent.journal.memory import MemoryJournal
-from agent.journal.sqlite import SqliteJournal
+from agent.journal.sqlite import Durability, SqliteJournal
 from agent.ports import Journal
 
-ETH = Asset("ETH", "binance", 18, "ETH")
 Open = Callable[[], Journal]
 
 
@@ -37,24 +33,6 @@ def open_journal(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
             return lambda: SqliteJournal(tmp_path / "j.sqlite", "process")
         case _:
             return lambda: SqliteJournal(tmp_path / "j.sqlite", "power")
-
-
-def some_events(count: int, seed: int = 1) -> list[Event]:
-    dice = random.Random(seed)
-    kinds: list[Callable[[int], Event]] = [
-        lambda i: EngineStopped(f"reason {i}"),
-        lambda i: Halted("binance", f"break {i}"),
-        lambda i: OrderSent(f"order-{i}", raw=dice.randbytes(40)),
-        lambda i: BalanceAdopted("main", "binance", Amount(dice.randrange(10**30), ETH), "opening"),
-    ]
-    return [dice.choice(kinds)(i) for i in range(count)]
-
-
-def fill(path: Path, count: int = 60) -> None:
-    journal = SqliteJournal(path)
-    for i, event in enumerate(some_events(count)):
-        journal.append(1_000 + i, [event])
-    journal.close()
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -125,6 +103,38 @@ def test_records_may_be_appended_while_others_are_read(open_journal: Open) -> No
     journal.close()
 
 
+async def test_what_was_appended_can_be_waited_for(open_journal: Open) -> None:
+    journal = open_journal()
+    await journal.secured(0)
+    for i in range(20):
+        records = journal.append(i, some_events(3))
+        await journal.secured(records[-1].seq)
+        await journal.secured(1)
+    with pytest.raises(JournalError, match="record 61 was never appended, the last one is 60"):
+        await journal.secured(61)
+    journal.append(30, some_events(2))
+    journal.close()
+    again = open_journal()
+    await again.secured(62)
+    assert again.head[0] == 62
+    again.close()
+
+
+async def test_what_is_under_way_reads_back(open_journal: Open) -> None:
+    """Nobody waited for the disk: reading, verifying and closing see every record all the same."""
+    journal = open_journal()
+    for i in range(300):
+        journal.append(i, some_events(2, seed=i))
+        if i % 50 == 0:
+            assert journal.verify() == journal.head == (2 * i + 2, journal.head[1])  # type: ignore[attr-defined]
+            assert len(list(journal.read())) == 2 * i + 2
+    head = journal.head
+    journal.close()
+    again = open_journal()
+    assert again.head == head
+    again.close()
+
+
 def test_an_anchor_shows_a_cut_tail_and_a_rewritten_journal(open_journal: Open) -> None:
     journal = open_journal()
     journal.append(1, some_events(4))
@@ -140,68 +150,100 @@ def test_an_anchor_shows_a_cut_tail_and_a_rewritten_journal(open_journal: Open) 
 
 # -- edits -------------------------------------------------------------------------------------------------------------
 
-EDITS = ("at_ns", "body", "hash", "drop", "swap", "renumber", "insert", "forge")
 
-
-def edit_rows(rows: list[Row], kind: str, dice: random.Random) -> int:
-    """One edit of a stored journal; the answer is the record that must be named."""
-    at = dice.randrange(len(rows) - 1)
-    row = rows[at]
-    match kind:
-        case "at_ns":
-            rows[at] = row._replace(at_ns=row.at_ns ^ (1 << dice.randrange(20)))
-        case "body":
-            where = dice.randrange(len(row.body))
-            changed = bytes([row.body[where] ^ (1 << dice.randrange(8))])
-            rows[at] = row._replace(body=row.body[:where] + changed + row.body[where + 1 :])
-        case "hash":
-            rows[at] = row._replace(hash=row.hash[:-1] + ("0" if row.hash[-1] != "0" else "1"))
-        case "drop":
-            del rows[at]
-        case "swap":
-            rows[at], rows[at + 1] = rows[at + 1]._replace(seq=row.seq), row._replace(seq=row.seq + 1)
-        case "renumber":
-            rows[at:] = [one._replace(seq=one.seq + 1) for one in rows[at:]]
-        case "insert":
-            rows[at:] = [row, *(one._replace(seq=one.seq + 1) for one in rows[at:])]
-            return row.seq + 1
-        case "forge":
-            rows[at] = row._replace(body=b'{"type":"EngineStopped","reason":"forged"}', hash=dice.randbytes(32).hex())
-    return row.seq
-
-
-def rewrite(path: Path, rows: list[Row]) -> None:
-    """As somebody with a database tool would, triggers and all."""
-    db = sqlite3.connect(path, isolation_level=None)
-    triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-    for name, _ in triggers:
-        db.execute(f"DROP TRIGGER {name}")
-    db.execute("DELETE FROM record")
-    db.executemany("INSERT INTO record VALUES (?, ?, ?, ?)", rows)
-    for _, sql in triggers:
-        db.execute(sql)
-    db.close()
-
-
-def test_every_edit_is_found_and_its_record_named(tmp_path: Path) -> None:
+def test_every_edit_of_the_file_is_found_and_its_record_named(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     fill(path, 20)
-    with sqlite3.connect(path) as db:
-        original = [Row(*row) for row in db.execute("SELECT seq, at_ns, body, hash FROM record ORDER BY seq")]
-    db.close()
-    dice = random.Random(7)
-    for round_ in range(320):
+    original, dice = rows_on_disk(path), random.Random(7)
+    for round_ in range(22 * len(EDITS)):
         rows = list(original)
-        seq = edit_rows(rows, EDITS[round_ % len(EDITS)], dice)
-        with pytest.raises(JournalError, match=rf"journal record {seq} (was changed|is missing)"):
-            MemoryJournal(list(rows))
+        seq = EDITS[round_ % len(EDITS)](rows, dice)
+        if rows == original:
+            continue
         rewrite(path, rows)
-        with pytest.raises(JournalError, match=rf"journal record {seq} (was changed|is missing)"):
-            SqliteJournal(path)
+        for read_only in (False, True):
+            with pytest.raises(ChainError, match=rf"journal record {seq} (was changed|is missing)") as found:
+                SqliteJournal(path, read_only=read_only)
+            assert found.value.seq == seq
     rewrite(path, original)
     journal = SqliteJournal(path)
     assert journal.head == (20, original[-1].hash)
     journal.close()
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_journal_that_ends_before_what_was_safe_is_refused(tmp_path: Path, durability: Durability) -> None:
+    """Whole chains, so that only the head kept beside the journal shows what was done."""
+    path, dice = tmp_path / "j.sqlite", random.Random(8)
+    fill(path, 20, durability)
+    original = rows_on_disk(path)
+    for round_ in range(40):
+        rows = list(original)
+        REWRITES[round_ % 2](rows, dice)
+        rewrite(path, rows)
+        for read_only in (False, True):
+            with pytest.raises(ChainError, match=r"but record 20 was safe on the disk: \d+ record|record 20 is not the one"):
+                SqliteJournal(path, durability, read_only=read_only)
+    rewrite(path, original)
+    SqliteJournal(path, durability).close()
+
+
+def test_an_older_copy_put_back_is_refused_and_a_person_may_go_on(tmp_path: Path) -> None:
+    path, copy = tmp_path / "j.sqlite", tmp_path / "copy.sqlite"
+    fill(path, 20)
+    shutil.copy(path, copy)
+    journal = SqliteJournal(path)
+    journal.append(5_000, some_events(7, seed=2))
+    journal.close()
+    shutil.copy(copy, path)
+    with pytest.raises(JournalError, match=r"ends at record 20, but record 27 was safe on the disk: 7 records are missing"):
+        SqliteJournal(path)
+    accepted = SqliteJournal(path, accepts_loss=True)
+    assert accepted.head[0] == 20
+    accepted.append(6_000, some_events(1))
+    accepted.close()
+    again = SqliteJournal(path)
+    assert again.head[0] == 21
+    again.close()
+    shutil.copy(path, copy)  # a copy that was made without its head is a journal like any other
+    SqliteJournal(copy).close()
+
+
+def test_a_rewritten_journal_is_no_loss_to_accept(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    fill(path, 20)
+    rows = rows_on_disk(path)
+    REWRITES[1](rows, random.Random(9))
+    rewrite(path, rows)
+    with pytest.raises(JournalError, match="record 20 is not the one that was seen before"):
+        SqliteJournal(path, accepts_loss=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TRIGGER record_no_delete",
+        "DROP TRIGGER record_gapless; DROP TRIGGER record_no_update",
+        "DROP TRIGGER record_no_update; CREATE TRIGGER record_no_update BEFORE UPDATE ON record BEGIN SELECT 1; END",
+        "CREATE TRIGGER more AFTER INSERT ON record BEGIN UPDATE record SET at_ns = 0; END",
+        "CREATE TABLE another (x)",
+        "CREATE VIEW another AS SELECT * FROM record",
+        "CREATE INDEX another ON record (at_ns)",
+        "ALTER TABLE record RENAME COLUMN at_ns TO at",
+        "ALTER TABLE record ADD COLUMN more TEXT",
+        "ALTER TABLE record RENAME TO another",
+        "PRAGMA application_id = 1",
+        "PRAGMA user_version = 0",
+    ],
+)
+def test_changed_tables_and_triggers_are_refused(tmp_path: Path, change: str) -> None:
+    fill(tmp_path / "j.sqlite", 5)
+    db = sqlite3.connect(tmp_path / "j.sqlite", isolation_level=None)
+    db.executescript(change)
+    db.close()
+    for read_only in (False, True):
+        with pytest.raises(JournalError, match=r"tables of .* were changed|not a journal of isthmus"):
+            SqliteJournal(tmp_path / "j.sqlite", read_only=read_only)
 
 
 def test_flipped_bits_and_cut_files_never_pass_for_the_truth(tmp_path: Path) -> None:
@@ -218,7 +260,7 @@ def test_flipped_bits_and_cut_files_never_pass_for_the_truth(tmp_path: Path) -> 
             del damaged[dice.randrange(len(damaged)) :]
         else:
             damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal", "-shm", ".head"):
             copy.with_name(copy.name + suffix).unlink(missing_ok=True)
         copy.write_bytes(damaged)
         try:
@@ -253,10 +295,7 @@ def test_changes_through_sql_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(sqlite3.IntegrityError):
             db.execute(statement)
-    db.execute("DROP TRIGGER record_no_delete")
     db.close()
-    with pytest.raises(JournalError, match=r"tables of .* were changed"):
-        SqliteJournal(tmp_path / "j.sqlite")
 
 
 # -- the disk ----------------------------------------------------------------------------------------------------------
@@ -273,13 +312,16 @@ def test_a_second_writer_is_told_who_holds_it(tmp_path: Path) -> None:
     SqliteJournal(tmp_path / "j.sqlite").close()
 
 
-def test_a_foreign_writer_stops_us(tmp_path: Path) -> None:
+@pytest.mark.parametrize("durability", ["process", "power"])
+async def test_a_foreign_writer_stops_us(tmp_path: Path, durability: Durability) -> None:
     """Somebody appended with a database tool: our head is not the head any more, so we stop."""
-    journal = SqliteJournal(tmp_path / "j.sqlite")
+    journal = SqliteJournal(tmp_path / "j.sqlite", durability)
     with sqlite3.connect(tmp_path / "j.sqlite") as db:
         db.execute("INSERT INTO record VALUES (1, 0, x'00', '')")
     db.close()
-    with pytest.raises(JournalError, match="the journal stopped"):
+    with pytest.raises(JournalError, match=r"the journal stopped|did not reach the disk"):
+        await journal.secured(journal.append(1, [EngineStopped("x")])[0].seq)
+    with pytest.raises(JournalError, match="takes no more records"):
         journal.append(1, [EngineStopped("x")])
     journal.close()
 
@@ -288,57 +330,8 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "j.sqlite")
     journal.append(1, [EngineStopped("x")])
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert set(modes) == {"j.sqlite", "j.sqlite-wal", "j.sqlite-shm", "j.sqlite.lock"}
+    assert set(modes) == {"j.sqlite", "j.sqlite-wal", "j.sqlite-shm", "j.sqlite.head", "j.sqlite.lock"}
     assert set(modes.values()) == {0o600}
-    journal.close()
-
-
-def append_until_it_fails(journal: Journal, count: int) -> None:
-    for i in range(10_000):
-        journal.append(i, [EngineStopped("x" * 500)] * count)
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_full_disk_stops_the_journal_for_good(tmp_path: Path, count: int) -> None:
-    journal = SqliteJournal(tmp_path / "j.sqlite")
-    journal.append(1, some_events(3))
-    assert journal._db is not None
-    journal._db.execute("PRAGMA max_page_count = 12")
-    with pytest.raises(JournalError, match=r"the journal stopped .*full.*free the disk"):
-        append_until_it_fails(journal, count)
-    head = journal.head
-    journal._db.execute("PRAGMA max_page_count = 100000")  # room again: still nothing is taken before a restart
-    with pytest.raises(JournalError, match="takes no more records"):
-        journal.append(1, [EngineStopped("x")])
-    journal.close()
-    again = SqliteJournal(tmp_path / "j.sqlite")
-    assert again.head == head
-    again.close()
-
-
-def test_a_file_size_limit_is_an_error_and_not_a_loss(tmp_path: Path) -> None:
-    """The other face of a full disk: the write itself fails (SQLITE_IOERR), acknowledged records stay."""
-    code = (
-        "import resource, signal, sys\n"
-        "from agent.journal.sqlite import SqliteJournal\n"
-        "from agent.domain.errors import JournalError\n"
-        "from agent.domain.events import EngineStopped\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "journal = SqliteJournal(sys.argv[1])\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
-        "try:\n"
-        "    while True:\n"
-        "        journal.append(1, [EngineStopped('x' * 500)])\n"
-        "except JournalError as e:\n"
-        "    print(journal.head[0], e)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "j.sqlite"], capture_output=True, text=True, timeout=60, check=True
-    )
-    count, _, message = done.stdout.partition(" ")
-    assert "the journal stopped" in message
-    journal = SqliteJournal(tmp_path / "j.sqlite")
-    assert journal.head[0] >= int(count) > 20
     journal.close()
 
 
@@ -407,55 +400,3 @@ def test_a_reader_follows_a_running_writer(tmp_path: Path) -> None:
     assert not failures
     assert not thread.is_alive()
     writer.close()
-
-
-# -- kill -9 -----------------------------------------------------------------------------------------------------------
-
-WRITER = """
-import sys
-from agent.journal.sqlite import SqliteJournal
-from agent.domain.events import EngineStopped
-journal = SqliteJournal(sys.argv[1], sys.argv[2])
-seq = journal.head[0]
-while True:
-    count = 1 + seq % 3
-    records = journal.append(seq, [EngineStopped(f"event {seq + i + 1} " + "x" * 300) for i in range(count)])
-    seq = records[-1].seq
-    print(seq, flush=True)
-"""
-
-
-@pytest.mark.parametrize("durability", ["process", "power"])
-def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path, durability: str) -> None:
-    path, dice, acknowledged = tmp_path / "j.sqlite", random.Random(11), 0
-    for _ in range(8):
-        command = [sys.executable, "-c", WRITER, str(path), durability]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-            assert writer.stdout is not None
-            for _ in range(dice.randrange(1, 250)):
-                assert select.select([writer.stdout], [], [], 30)[0]
-                acknowledged = int(writer.stdout.readline())
-            writer.send_signal(signal.SIGKILL)
-            rest = writer.stdout.read().split(b"\n")[:-1]  # what it acknowledged before the signal reached it
-            acknowledged = int(rest[-1]) if rest else acknowledged
-        journal = SqliteJournal(path)
-        records = list(journal.read())
-        assert journal.head[0] == len(records) >= acknowledged
-        assert all(record.event.reason.startswith(f"event {record.seq} ") for record in records)  # type: ignore[union-attr]
-        journal.close()
-
-
-def test_a_failed_fsync_stops_the_journal_for_good(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path / "j.sqlite")
-    journal.append(1, [EngineStopped("fine")])
-    flusher = journal._flusher
-    assert flusher is not None
-    reading, writing = os.pipe()
-    os.dup2(writing, flusher._fd)  # a pipe cannot be synced: the next fsync fails
-    journal.append(2, [EngineStopped("with the operating system, but not on the disk")])
-    flusher._thread.join(30)
-    with pytest.raises(JournalError, match="the disk refused to write"):
-        journal.append(3, [EngineStopped("never")])
-    journal.close()
-    os.close(reading)
-    os.close(writing)

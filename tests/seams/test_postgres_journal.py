@@ -13,19 +13,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
-from engine_kit import ETH, START_NS, Run, ScriptedBook, replayed, sale, venues_of
+from engine_kit import Habits, Run, ScriptedBook, WarpClock, booked, replayed, sale, venues_of
 from postgres_server import AGENT, Cable, Server, running_server
 
 from agent.domain.amount import Amount, Asset
 from agent.domain.errors import JournalError
-from agent.domain.events import BalanceAdopted, EngineStopped, Event, Halted, OrderSent, Record
-from agent.domain.order import OrderState
+from agent.domain.events import BalanceAdopted, EngineStopped, Event, Halted, OrderFilled, OrderSent, Record
 from agent.journal.codec import GENESIS, SCHEMA_VERSION, Row, rows_of
 from agent.journal.database import Link, Place
 from agent.journal.lease import MARGIN, session_name
@@ -35,7 +33,6 @@ from agent.ports import Journal
 
 pytestmark = pytest.mark.xdist_group("postgres")
 
-T = TypeVar("T")
 COIN = Asset("ETH", "binance", 18, "ETH")
 LEASE_S = 1.5
 WRONG_WORD = "p4ss/w0rd:x"
@@ -707,7 +704,7 @@ def test_killed_agents_lose_nothing_that_they_acknowledged_and_hand_over(desk: D
     """Each is killed while it writes; the next has been waiting, and begins within a lease."""
     acknowledged = 0
     waiting = Writer(desk)
-    for epoch in range(1, 4):
+    for epoch in range(1, 3):
         with contextlib.closing(waiting) as writer:
             assert writer.line() == f"open {epoch}\n"
             waiting = Writer(desk)
@@ -798,7 +795,7 @@ def test_an_idle_agent_without_a_network_stops_too_and_closes_in_bounds(desk: De
 def test_a_server_that_crashes_and_comes_back_is_waited_for(desk: Desk) -> None:
     journal, said = desk.open(lease_s=8.0), ["before"]
     write(journal, "before")
-    for round_ in range(2):
+    for round_ in range(1):
         desk.server.crash()
         for i in range(50):
             said.append(f"while it was down {round_} {i}")
@@ -839,3 +836,73 @@ def test_a_copy_of_the_server_decides_nothing_until_it_is_promoted(desk: Desk) -
     secured(journal)
     journal.close()
     assert texts(desk) == ["before", "waited for the promotion"]
+
+
+def test_a_standby_waits_through_a_restart_of_the_server(desk: Desk) -> None:
+    first, found = desk.open(lease_s=8.0), []
+    standby = threading.Thread(target=lambda: found.append(desk.open(wait_s=DEADLINE_S)))
+    standby.start()
+    while not desk.run("SELECT 1 FROM pg_stat_activity WHERE application_name = 'isthmus main waiting'"):
+        pass
+    desk.server.stop()
+    desk.server.start()
+    write(first, "the first goes on")
+    first.close()
+    standby.join(DEADLINE_S)
+    assert found[0].epoch == 2
+    found[0].close()
+
+
+# -- two engines, one database -----------------------------------------------------------------------------------------
+
+
+class OwnTime(asyncio.SelectorEventLoop):
+    """Real seconds that begin with the loop, as those of the scripted market do."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        super().__init__()
+
+    def time(self) -> float:
+        return super().time() - self._began
+
+
+async def two_engines(desk: Desk, cable: Cable) -> tuple[ScriptedBook, int, int]:
+    """One trades and loses its network, the other has been waiting. How many orders had left when the first ended and the second began."""
+    book = ScriptedBook(WarpClock(), 5, Habits(delay_s=0.02))
+    venues = venues_of(book)
+    first = Run(venues, journal=await asyncio.to_thread(desk.open, through=cable, lease_s=LEASE_S))
+    waiting = asyncio.create_task(asyncio.to_thread(desk.open, wait_s=DEADLINE_S))
+    await first.engine.ready()
+    await first.engine.priced("ETH/USDT")
+    assert await first.engine.submit(sale("p1", "6", slices=6, interval_ns=300_000_000)) == ()
+    await first.until(lambda: len(book.arrivals) >= 2, DEADLINE_S)
+    assert not waiting.done()
+    cable.freeze()
+    with pytest.raises(JournalError, match="may not write any more"):
+        async with asyncio.timeout(LEASE_S + 1):
+            await first.task
+    at_end = len(book.arrivals)
+    second = Run(venues, journal=await waiting)
+    at_takeover = len(book.arrivals)
+    cable.thaw()
+    await second.engine.ready()
+    async with asyncio.timeout(DEADLINE_S):
+        assert await second.engine.finished("p1") == "FILLED"
+    await second.engine.stop("the test is over")
+    await second.task
+    await book.close()
+    return book, at_end, at_takeover
+
+
+def test_of_two_engines_one_sends_and_the_other_goes_on_where_it_stopped(desk: Desk, cable: Cable) -> None:
+    with asyncio.Runner(loop_factory=OwnTime) as runner:
+        book, at_end, at_takeover = runner.run(two_engines(desk, cable))
+    assert 2 <= at_end == at_takeover < len(book.arrivals)
+    assert len(book.arrivals) == len(set(book.arrivals)), "an order was sent twice"
+    state = replayed(desk.rows())
+    assert set(book.arrivals) <= set(state.orders)
+    fills = booked(state, "cex")
+    told = {fact.fill.trade_id for truth in book.truth.values() for fact in truth.facts if isinstance(fact, OrderFilled)}
+    assert set(fills) == told
+    assert state.parents["p1"].filled == sale("p1", "6").quantity

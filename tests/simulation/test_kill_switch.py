@@ -235,20 +235,19 @@ async def until(engine: Engine, name: str, *, refused: bool) -> None:
 
 
 async def test_an_agent_in_the_same_home_refuses_until_the_kill_is_lifted(tmp_path: Path) -> None:
-    async with desk(tmp_path, flow="model") as at:
-        async with running_engine(load(at.config)) as engine:
-            async with asyncio.timeout(WAIT_S):
-                await engine.ready()
-            await engine.priced("ETH/USDT")
-            assert await reasons(engine, "before") == []
-            async with asyncio.timeout(WAIT_S):
-                await engine.finished("before")
-            at.rest("x1", 3)
-            done = await at.kill("--json")
-            assert (done.code, at.resting("x1")) == (0, 0)
-            await until(engine, "during", refused=True)
-            assert (await at.kill("--lift", "looked into it")).code == 0
-            await until(engine, "after", refused=False)
+    async with desk(tmp_path, flow="model") as at, running_engine(load(at.config)) as engine:
+        async with asyncio.timeout(WAIT_S):
+            await engine.ready()
+        await engine.priced("ETH/USDT")
+        assert await reasons(engine, "before") == []
+        async with asyncio.timeout(WAIT_S):
+            await engine.finished("before")
+        at.rest("x1", 3)
+        done = await at.kill("--json")
+        assert (done.code, at.resting("x1")) == (0, 0)
+        await until(engine, "during", refused=True)
+        assert (await at.kill("--lift", "looked into it")).code == 0
+        await until(engine, "after", refused=False)
     assert at.blocked == ""
 
 

@@ -11,20 +11,26 @@ from agent import observe
 from agent.domain.amount import Amount, Asset
 from agent.domain.errors import ConfigError
 from agent.domain.events import (
+    AttemptApproved,
     BalanceAdopted,
     Break,
     EngineStarted,
     EngineStopped,
     Event,
+    FillReversed,
     GasPaid,
     Halted,
     IntentAccepted,
     IntentCancelled,
     IntentEnded,
     IntentRefused,
+    NonceAdopted,
+    OrderAmended,
     OrderApproved,
+    OrderClaimed,
     OrderFilled,
     OrderRefused,
+    OrderReorged,
     OrderReported,
     OrderSent,
     Reconciled,
@@ -34,22 +40,32 @@ from agent.domain.events import (
     RoutePiece,
     VenueConnected,
     VenueDisconnected,
+    VenueStatus,
 )
 from agent.domain.intent import Intent
 from agent.domain.order import Fill, OrderState
-from agent.domain.plan import Approved, CancelOrder, Reason
+from agent.domain.plan import Approved, CancelOrder, PlaceOrder, Reason
 from agent.domain.price import Price
+from agent.observe.records import recorded
 
 ETH = Asset("ETH", "binance", 18, "ETH")
 ONE = Amount(10**18, ETH)
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"  # a well-known test key; a canary here
 PLAN = CancelOrder("o1", "i1", "main", "binance", "binance:ETHUSDT", "o0")
+PLACE = PlaceOrder("o2", "", "main", "binance", "binance:ETHUSDT", "sell", 1, 1, "GTC", ONE, ONE)
 INTENT = Intent("i1", "main", "twap", "sell", ONE, "USDT", 50, 10)
 PIECE = RoutePiece("binance:ETHUSDT", ONE, ONE, 1.0, 1.0, 1.0, 0, ONE, "cheapest")
 EVENTS: list[tuple[Event, str]] = [
     (OrderReported("o1", OrderState.OPEN), "order_reported"),
     (OrderReported("o1", OrderState.UNKNOWN, "timed out"), "order_unknown"),
     (OrderFilled(Fill("o1", "binance", "binance:ETHUSDT", "7", ONE, ONE, ONE, 1)), "order_filled"),
+    (FillReversed("o1", "k", "bust"), "fill_reversed"),
+    (OrderAmended("o1", ONE, 2, "self-trade"), "order_amended"),
+    (OrderReorged("o1", "0x1", 7), "order_reorged"),
+    (AttemptApproved(Approved(PLAN, 3, 1), "outbid"), "attempt_approved"),
+    (OrderClaimed(PLACE, "9", "by hand"), "order_claimed"),
+    (NonceAdopted("binance", 3, "first sight"), "nonce_adopted"),
+    (VenueStatus("binance", "CANCEL_ONLY", "418"), "venue_status"),
     (GasPaid("o1", "main", ONE, 21_000, "0x" + KEY), "gas_paid"),
     (VenueConnected("binance"), "venue_connected"),
     (VenueDisconnected("binance", "reset"), "venue_disconnected"),
@@ -83,7 +99,7 @@ def lines(text: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize(("event", "name"), EVENTS, ids=[name for _, name in EVENTS])
 def test_every_event_is_told_and_counted(event: Event, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = total(name)
-    observe.recorded(Record(1, 1, event, "00"))
+    recorded(Record(1, 1, event, "00"))
     (line,) = lines(capsys.readouterr().err)
     assert line["event"] == name
     assert line["timestamp"]

@@ -178,7 +178,7 @@ class Chain:
         chain, body = self.ledger, tx.body
         used = min(GAS_USED[_kind(body.plan)], body.gas_limit)
         cost = used * min(body.fee_max, chain.base_fee + body.tip)
-        trouble, after, fills = self.tried(tx, chain.dice.between(0, 99) < chain.revert_percent)
+        trouble, after, fills = self.tried(tx, reverts=chain.dice.between(0, 99) < chain.revert_percent)
         chain.wallet = msgspec.structs.replace(after, coin=after.coin - cost, nonce=body.nonce + 1)
         chain.effects[body.nonce] = tx.hash
         for other in [one for one in chain.mempool.values() if one.body.nonce <= body.nonce]:

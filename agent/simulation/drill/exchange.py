@@ -381,6 +381,11 @@ class Exchange:
         self._changed()
         return len(found)
 
+    def take_back(self, order: Placed) -> None:
+        """Cancel one order that rests."""
+        self._end(order, OrderState.CANCELLED, "")
+        self._changed()
+
     def amend(self, order: Placed, lots: int) -> None:
         """Cut an order that rests to `lots`, never below what was traded."""
         order.lots = max(lots, order.filled + 1)

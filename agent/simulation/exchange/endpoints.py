@@ -217,8 +217,8 @@ def _trade_fees(venue: Venue, _account: str, params: Params, _now_ms: int) -> li
     return wire.trade_fees(venue.accounts, venue.rules, names)
 
 
-def _system_status(_venue: Venue, _account: str, _params: Params, _now_ms: int) -> wire.Payload:
-    return {"status": 0, "msg": "normal"}
+def _system_status(venue: Venue, _account: str, _params: Params, _now_ms: int) -> wire.Payload:
+    return {"status": 1, "msg": "system_maintenance"} if venue.is_in_maintenance() else {"status": 0, "msg": "normal"}
 
 
 def _coins(venue: Venue, account: str, _params: Params, _now_ms: int) -> list[wire.Payload]:

@@ -47,7 +47,7 @@ FAULTS: Final = {
     ACCEPT_LATE: "HTTP 504 with -1007 is answered, and only delay_ms later the request is carried out (on, count, delay_ms)",
     RATE_LIMIT_429: "requests are refused with HTTP 429, -1003 and Retry-After (on, count, retry_after_s)",
     BAN_418: "requests are refused with HTTP 418, -1003 and Retry-After (on, count, retry_after_s)",
-    MAINTENANCE: "requests are refused with HTTP 503 and -1008, not carried out (on, count; count 0 stands)",
+    MAINTENANCE: "requests are refused with HTTP 503 and -1008, not carried out (on, count; 0 stands and shows in system status)",
     CLOCK_OFFSET: "the venue's clock is ahead by offset_ms, which may be negative (standing)",
     DUPLICATE_USER_EVENT: "user events are sent twice (kind, skip, count)",
     SWALLOW_USER_EVENT: "user events are not sent: skip=k-1 swallows the k-th (kind, skip, count)",
@@ -141,6 +141,10 @@ class Faults:
     def stands(self, name: str, kind: str = "") -> bool:
         """Whether a standing fault holds now."""
         return any(fault.name == name and _fits(fault, "", kind, "") for fault in self._armed)
+
+    def is_in_maintenance(self) -> bool:
+        """Whether a maintenance stands, which the venue's system status admits; one that is counted is an overload."""
+        return any(fault.name == MAINTENANCE and not fault.count for fault in self._armed)
 
     def clock_offset_ms(self) -> int:
         """How far the venue's clock is ahead."""

@@ -79,6 +79,7 @@ class Exchange:
         faults = Faults()
         venue = Venue([_rules(spec) for spec in config.symbols], accounts)
         self._countdowns = Countdowns()
+        venue.is_in_maintenance = faults.is_in_maintenance
         if config.offers_countdown:
             venue.on_countdown = self._countdowns.start
         hub = Hub(faults)

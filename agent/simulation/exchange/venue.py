@@ -105,6 +105,7 @@ class Venue:
         self.on_balances: Callable[[str, tuple[str, ...], int], None] = _ignore
         self.on_transfer: Callable[[Transfer], None] = _ignore
         self.on_countdown: Callable[[str, str, int, int], None] = _no_countdown
+        self.is_in_maintenance: Callable[[], bool] = bool
         self._orders: dict[int, tuple[str, Order]] = {}
         self._open: dict[tuple[str, str], dict[int, Order]] = {}
         self._by_client_id: dict[tuple[str, str, str], Order] = {}

@@ -11,6 +11,7 @@ from agent.chains import abi
 from agent.chains.logs import Log, log_filter, parse_logs, pool_log, pool_of
 from agent.chains.multicall import Read, read_all
 from agent.chains.pools import PoolState, Ranges, Reserves, carry, key_of, read_pools
+from agent.chains.proof import Proofs
 from agent.chains.rpc import Node, whole
 from agent.chains.watch import REMEMBERED_MAX, Step, Watch, fetch_head
 from agent.chains.witness import Witnesses
@@ -57,6 +58,7 @@ class Uniswap:
         self._witness = rpc if isinstance(rpc, Witnesses) else None
         self._orders = Transactions(name, tools.account, config, rpc, self._clock, instruments)
         self._broadcast = Broadcast(name, config, rpc, self._orders, self._clock)
+        self._proofs = Proofs(rpc, config.wallet)
         self._states: dict[str, PoolState] = {}
         self._profile = _profile(name, config)
         self._is_first = True
@@ -110,7 +112,7 @@ class Uniswap:
         return await self._broadcast.send(signed)
 
     async def snapshot(self, asked: Sequence[OrderRef] = ()) -> Snapshot:
-        """Balances and nonce at one block, then what the chain knows of `asked`. Raises ChainError."""
+        """Balances and nonce at one block, proved where the node can, then what the chain knows of `asked`. Raises ChainError."""
         config, contracts = self._config, self._config.contracts
         at_ns = self._clock.now_ns()
         head = await fetch_head(self._rpc, self._clock)
@@ -126,9 +128,11 @@ class Uniswap:
         balances = tuple(
             Amount(abi.decoded(["uint256"], answer, asset.symbol)[0], asset) for asset, answer in zip(assets, answers, strict=True)
         )
-        facts = await self._orders.answer(asked, head)
+        told = {one.asset: one.units for one in balances[1:]}
+        proved = await self._proofs.prove(head.number, head.hash, config.native, told)
+        facts = await self._orders.answer(asked, head)  # last: nothing may come between what is found out and who hears it
         resting = tuple(fact.order_id for fact in facts if isinstance(fact, OrderReported) and fact.state is OrderState.OPEN)
-        return Snapshot(self._name, self._account, balances, resting, tuple(facts), whole(count), at_ns)
+        return Snapshot(self._name, self._account, balances, resting, tuple(facts), whole(count), at_ns, proved=proved)
 
     async def close(self) -> None:
         await self._broadcast.close()

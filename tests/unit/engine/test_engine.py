@@ -47,7 +47,7 @@ from agent.domain.events import (
     VenueDisconnected,
 )
 from agent.domain.market import TradePrint
-from agent.domain.order import Fill, OrderState
+from agent.domain.order import RESTING, Fill, OrderState
 from agent.domain.plan import PlaceOrder, Signed, SwapBatch, Unsigned
 from agent.engine.record import SUBSCRIBER_MAX
 from agent.journal.memory import MemoryJournal
@@ -417,7 +417,8 @@ def test_a_deposit_halts_until_a_person_explains_it() -> None:
         venues = book_only("quiet")
         async with running(venues) as run:
             venues["cex"].holding[CEX_USDT] += 5 * 10**8
-            await run.engine.watch()
+            run.engine.remind()
+            await run.until(lambda: run.engine.state.halted)
             assert [reason.code for reason in await run.engine.submit(sale())] == ["TRADING_HALTED"]
             assert await run.engine.adopt("deposit of 5 USDT") == []
             assert run.engine.state.halted == {}
@@ -453,8 +454,8 @@ def test_a_fill_that_cannot_be_booked_halts_and_leaves_the_journal_readable() ->
         venues = book_only("quiet", delay_s=20.0)
         async with running(venues) as run:
             await run.engine.submit(sale())
-            await run.until(lambda: any(o.state is S.OPEN for o in run.engine.state.orders.values()))
-            (order,) = run.engine.state.orders.values()
+            await run.until(lambda: any(o.state in RESTING for o in run.engine.state.orders.values()))
+            order = next(iter(run.engine.state.orders.values()))
             wrong = Fill(order.order_id, "cex", BOOK.id, "bad", Amount(-1, CEX_ETH), Amount(1, CEX_USDT), zero(CEX_USDT), 0)
             venues["cex"].push(OrderFilled(wrong))
             await run.until(lambda: run.engine.state.halted)
@@ -475,7 +476,7 @@ def test_an_overfill_is_booked_and_halts() -> None:
             venues["cex"].move(more)
             venues["cex"].push(OrderFilled(more))
             await run.until(lambda: run.engine.state.halted)
-            assert "more than it may" in run.engine.state.halted["cex"]
+            assert "more than it may" in run.engine.state.halted[BOOK.id]
             assert await run.engine.reconcile() == [], "it is in the books all the same"
 
     warped(work())
@@ -647,7 +648,8 @@ def test_reconcile_works_beside_live_parents() -> None:
                 assert await run.engine.reconcile() == []
             assert run.engine.state.parents["p1"].is_live
             assert await run.engine.finished("p1") == "FILLED"
-            await run.engine.watch()
+            run.engine.remind()
+            await asyncio.sleep(30)
             assert run.engine.state.halted == {}
 
     warped(work())

@@ -128,6 +128,42 @@ def test_orders_that_nobody_authorised_are_refused(body: bytes) -> None:
         key().hmac_sha256_hex(body)
 
 
+REPLACES = {"cancelReplaceMode": "STOP_ON_FAILURE", "cancelOrigClientOrderId": "o-0"}
+
+
+async def test_a_replacement_leaves_once_and_only_in_place_of_the_order_that_it_names() -> None:
+    made = key()
+    request = place(**REPLACES)
+    await made.sign(VenueRequest("o-1", "binance", "replace", request.fields))
+    for change in ({"cancelOrigClientOrderId": "o-9"}, {"cancelReplaceMode": "ALLOW_FAILURE"}, dict.fromkeys(REPLACES)):
+        with pytest.raises(SignerError, match="differs from what was authorised"):
+            made.hmac_sha256_hex(payload(**(REPLACES | change)))
+    made.hmac_sha256_hex(payload(**REPLACES))
+    with pytest.raises(SignerError, match="was sent before"):
+        made.hmac_sha256_hex(payload(**REPLACES))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        REPLACES | {"cancelReplaceMode": "ALLOW_FAILURE"},
+        REPLACES | {"cancelOrderId": "7"},
+        REPLACES | {"cancelOrigClientOrderId": "a b"},
+    ],
+)
+async def test_a_replacement_that_could_go_wrong_by_halves_is_refused(fields: dict[str, str | None]) -> None:
+    with pytest.raises(SignerError, match="needs STOP_ON_FAILURE and the one order"):
+        await key().sign(VenueRequest("o-1", "binance", "replace", place("o-1", **fields).fields))
+
+
+async def test_only_a_replacement_names_another_order() -> None:
+    with pytest.raises(SignerError, match="only a replacement"):
+        await key().sign(place(**REPLACES))
+    with pytest.raises(SignerError, match="differs from what was authorised"):
+        (await authorised()).hmac_sha256_hex(payload(**REPLACES))
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -135,7 +171,7 @@ def test_orders_that_nobody_authorised_are_refused(body: bytes) -> None:
         "quoteOrderQty",
         "icebergQty",
         "sideEffectType",
-        "cancelReplaceMode",
+        "cancelNewClientOrderId",
         "trailingDelta",
         "strategyId",
         "batchOrders",

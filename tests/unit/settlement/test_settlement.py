@@ -53,7 +53,7 @@ def shot(
 
 
 def order(plan: Plan, state: OrderState, *fills: Fill, sent_ns: int = 1, gas: Amount | None = None) -> Order:
-    return Order(plan, state, 0, sent_ns=sent_ns, fills=list(fills), gas=gas)
+    return Order(plan, state, 0, sent_ns=sent_ns, fills=list(fills), gas_paid={"0x1": gas} if gas else {})
 
 
 def breaks(ledger: Ledger, seen: Snapshot, *orders: Order) -> tuple[Break, ...]:

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from agent.domain.amount import Amount, Asset, encode_hook, parse_units
+from agent.domain.amount import Amount, Asset, encode_hook
 from agent.domain.errors import ConfigError, FrameError
-from agent.domain.events import OrderFilled
+from agent.domain.events import FillReversed, OrderAmended, OrderFilled, OrderReported
 from agent.domain.instrument import Instrument
+from agent.domain.market import BookDiff
 from agent.domain.order import OrderRef, OrderState
 from agent.venues import ccxt_exchange
 from agent.venues.ccxt_exchange import binance_rest
@@ -52,6 +53,11 @@ def lines(name: str) -> list[str]:
         {"taker_fee_pips": -1},
         {"symbol": "ETH/USDT"},
         {"kind": "other"},
+        {"dead_man_s": 30},
+        {"dead_man_s": 30, "url": "http://127.0.0.1:1"},
+        {"dead_man_s": 30, "dead_man_path": "/fapi/v1/countdownCancelAll"},
+        {"dead_man_path": "/api/v3/openOrders"},
+        {"max_single_order_queries_per_cycle": 0},
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(change: dict[str, Any]) -> None:
@@ -118,7 +124,8 @@ def test_bytes_that_are_no_message_are_refused(raw: bytes) -> None:
 def report(**change: Any) -> str:
     event = {
         "e": "executionReport", "s": "ETHUSDT", "c": "o1", "C": "", "S": "BUY", "x": "TRADE", "X": "FILLED", "r": "NONE", "i": 7,
-        "l": "0.10000000", "z": "0.10000000", "L": "2683.81000000", "n": "0.00010000", "N": "ETH", "t": 3, "T": 1763719200000,
+        "q": "0.10000000", "l": "0.10000000",
+        "z": "0.10000000", "L": "2683.81000000", "n": "0.00010000", "N": "ETH", "t": 3, "T": 1763719200000,
     }  # fmt: skip
     return json.dumps({"subscriptionId": 0, "event": event | change})
 
@@ -153,6 +160,7 @@ def test_news_of_markets_that_are_not_traded_here_is_no_news() -> None:
     [
         (400, "-2010", "Account has insufficient balance for requested action.", True),
         (400, "-2010", "Duplicate order sent.", False),
+        (400, "-4116", "ClientOrderId is duplicated.", False),
         (400, "-1013", "Filter failure: LOT_SIZE", True),
         (400, "-1021", "Timestamp for this request is outside of the recvWindow.", True),
         (400, "-2011", "Unknown order sent.", True),
@@ -178,7 +186,7 @@ def test_only_definite_evidence_is_a_refusal(status: int, code: str, text: str, 
 
 
 def test_own_orders_are_bounded_and_know_what_they_are_owed() -> None:
-    own = OwnOrders({MARKET.id: ETH})
+    own = OwnOrders()
     for number in range(LIVE_MAX + 5):
         own.departs(OrderRef(f"o{number}", "binance", MARKET.id), number)
     assert len(own.live()) == LIVE_MAX
@@ -193,14 +201,50 @@ def test_own_orders_are_bounded_and_know_what_they_are_owed() -> None:
     assert (own.target("c1"), own.departed_ns("c1")) == ("", 0)
 
 
-def test_fills_of_an_order_count_once_whatever_their_source() -> None:
-    own = OwnOrders({MARKET.id: ETH})
-    for side in ("BUY", "BUY"):
-        own.note(ccxt_exchange.parse(report(S=side), CONTEXT))
-    own.note(ccxt_exchange.parse(report(S="BUY", t=4, X="PARTIALLY_FILLED"), CONTEXT))
-    assert own.filled_units("o1") == 2 * parse_units("0.1", 8)
-    own.note(ccxt_exchange.parse(report(S="SELL", c="o2", t=5), CONTEXT))
-    assert own.filled_units("o2") == parse_units("0.1", 8)
+def test_the_first_name_of_an_order_goes_on_whatever_the_exchange_calls_it() -> None:
+    own = OwnOrders()
+    own.learn([OrderRef("o1", "binance", MARKET.id, "7")], {MARKET.id: "ETHUSDT"})
+    assert own.name("ETHUSDT", 7, "by-hand") == "o1"
+    assert (own.spelled("o1"), own.original("by-hand")) == ("by-hand", "o1")
+    assert (own.name("BTCUSDT", 7, "x"), own.name("BTCUSDT", 7, "y")) == ("x", "x")
+    assert (own.spelled("o2"), own.original("o2")) == ("o2", "o2")
+
+
+def test_fills_that_passed_on_and_are_not_listed_any_more_are_named() -> None:
+    own = OwnOrders()
+    facts = [*ccxt_exchange.parse(report(), CONTEXT), *ccxt_exchange.parse(report(t=4), CONTEXT)]
+    keys = [fact.fill.key for fact in facts if isinstance(fact, OrderFilled)]
+    own.note(facts, 100)
+    assert own.vanished("o1", keys, 200) == ()
+    assert own.vanished("o1", keys[:1], 200) == (keys[1],)
+    assert own.vanished("o1", keys[:1], 100) == ()  # too fresh: the list may be behind
+    own.note([FillReversed("o1", keys[1], "")], 150)
+    assert own.vanished("o1", keys[:1], 200) == ()
+
+
+# -- what a report says beside its fill --------------------------------------------------------------------------------
+
+
+def test_a_trade_taken_back_and_a_changed_order_are_facts_of_their_own() -> None:
+    filled, _ = ccxt_exchange.parse(report(), CONTEXT)
+    assert isinstance(filled, OrderFilled)
+    gone, after = ccxt_exchange.parse(report(x="TRADE_CANCEL", z="0"), CONTEXT)
+    assert isinstance(gone, FillReversed)
+    assert (gone.order_id, gone.key) == ("o1", filled.fill.key)
+    assert isinstance(after, OrderReported)
+    assert after.filled == Amount(0, ETH)
+    change = {"x": "REPLACED", "X": "PARTIALLY_FILLED", "c": "new", "C": "o1", "q": "0.07", "z": "0.05", "t": -1}
+    smaller, reported = ccxt_exchange.parse(report(**change), CONTEXT)
+    assert smaller == OrderAmended("o1", Amount(7_000_000, ETH), 1763719200000, "the exchange changed the order")
+    assert reported == OrderReported("o1", OrderState.PARTIAL, "", "7", filled=Amount(5_000_000, ETH))
+
+
+def test_levels_between_two_ticks_are_left_out_and_sizes_round_down() -> None:
+    pairs = [["2683.80", "0.00019"], ["2683.801", "1"], ["2683.81", "0.00001"]]
+    frame = {"stream": "s", "data": {"e": "depthUpdate", "s": "ETHUSDT", "U": 1, "u": 2, "b": pairs, "a": []}}
+    (diff,) = ccxt_exchange.parse(json.dumps(frame), CONTEXT)
+    assert isinstance(diff, BookDiff)
+    assert diff.bids == ((268_380, 1), (268_381, 0))
 
 
 # -- other exchanges ---------------------------------------------------------------------------------------------------
@@ -222,4 +266,4 @@ def test_unified_books_round_against_whoever_takes_them() -> None:
 
 def test_the_venue_has_the_four_verbs() -> None:
     assert all(hasattr(BinanceSpot, verb) for verb in ("stream", "build", "send", "snapshot", "close"))
-    assert OrderState.OPEN is binance_rest.state_of("PARTIALLY_FILLED")
+    assert OrderState.PARTIAL is binance_rest.state_of("PARTIALLY_FILLED")

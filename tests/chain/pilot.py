@@ -1,0 +1,161 @@
+"""The whole engine over one real chain, with a key of its own, a journal in memory, and a check of every wei from the receipts alone."""
+
+import asyncio
+import contextlib
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from onchain_desk import GWEI, RealClock, settings
+
+from agent.domain.amount import Asset, group_asset, parse_amount
+from agent.domain.events import BalanceAdopted, Event, GasPaid, OrderFilled
+from agent.domain.intent import Intent
+from agent.domain.order import Order, OrderRef
+from agent.domain.plan import SwapBatch
+from agent.engine.loop import Engine
+from agent.engine.world import Rules
+from agent.journal.codec import Row
+from agent.journal.memory import MemoryJournal
+from agent.keys.local import LocalSigner
+from agent.keys.policy import swap_policy
+from agent.market.view import Market
+from agent.ports import Tools
+from agent.risk.limits import Limits
+from agent.simulation.chain.world import SandboxChain
+from agent.venues.uniswap import Config, connect
+
+NAME, MAIN, WAIT_S = "uniswap", "main", 40.0
+QUIET_BLOCKS = 80  # between funding and trading: no reorganisation of a drill reaches the funding
+
+
+def rules(**changes: Any) -> Rules:
+    limits = Limits({"USDT": 10**24}, {"ETH": 10**20}, gas_fee_cap=changes.pop("gas_fee_cap", 200 * GWEI))
+    return Rules(limits, **{"deadline_s": 500, **changes})
+
+
+class Pilot:
+    """An engine that runs, the chain that it trades on, and its journal."""
+
+    def __init__(self, chain: SandboxChain, engine: Engine, config: Config, rows: list[Row]) -> None:
+        self.chain, self.engine, self.config, self.rows = chain, engine, config, rows
+        self._count = 0
+
+    async def sell(self, quantity: str = "1") -> str:
+        self._count += 1
+        name = f"p{self._count}"
+        deadline_ns = self.engine.now_ns() + 120 * 10**9
+        amount = parse_amount(quantity, group_asset("ETH"))
+        assert await self.engine.submit(Intent(name, MAIN, "drill", "sell", amount, "USDT", 300, deadline_ns)) == ()
+        return name
+
+    async def held_back(self, *, mines: bool = True) -> Order:
+        """A swap that is sent and waits, since no block is mined any more. Its permission was given before."""
+        name = await self.sell()
+        await self.until(lambda: any(o.state in (OrderState.MINED, OrderState.SENT, OrderState.OPEN) for o in self._permissions()))
+        await self.chain.call("evm_setAutomine", False)
+        raise NotImplementedError(name, mines)
+
+    async def until(self, met: Callable[[], object], why: str = "", each: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Looks again after every record, and now and then without one; does `each` in between."""
+        records = self.engine.events()
+        waiting = asyncio.ensure_future(anext(records))
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while not met():
+                    assert not self.engine.is_stopping, self.engine.failure
+                    done, _ = await asyncio.wait({waiting}, timeout=0.1)
+                    if done:
+                        waiting = asyncio.ensure_future(anext(records))
+        except TimeoutError:
+            raise AssertionError(f"{why or 'it never came'}; {[(o.plan, o.state) for o in self.engine.state.orders.values()]}") from None
+        finally:
+            waiting.cancel()
+
+    async def swap(self) -> Order:
+        """The newest swap, once it is signed."""
+        await self.until(lambda: any(order.attempts for order in self._swaps()), "no swap was sent")
+        return self._swaps()[-1]
+
+    async def traded(self, name: str) -> Order:
+        """The swap of a parent that has ended well."""
+        await self.until(lambda: not self.engine.state.parents[name].is_live, f"{name} never ended")
+        assert self.engine.state.parents[name].status == "FILLED", self.engine.state.parents[name]
+        return self._swaps()[-1]
+
+    def journal(self) -> list[Event]:
+        return [record.event for record in MemoryJournal(list(self.rows)).read()]
+
+    async def agrees(self) -> None:
+        """Journal == a fresh fold over the receipts that the chain has now == the wallet, to the wei; and the engine finds no break."""
+        assert await self.engine.reconcile() == []
+        folded, held = await self._from_the_chain()
+        for asset, units in held.items():
+            booked = self.engine.state.ledger.balance(MAIN, NAME, asset).units
+            assert (asset.symbol, booked, folded[asset]) == (asset.symbol, units, units)
+
+    def _swaps(self) -> list[Order]:
+        return [order for order in self.engine.state.orders.values() if isinstance(order.plan, SwapBatch)]
+
+    async def _from_the_chain(self) -> tuple[Counter[Asset], dict[Asset, int]]:
+        """(what the openings and the receipts of all our transactions add up to, what the wallet holds)."""
+        asked = [
+            OrderRef(
+                one.order_id,
+                NAME,
+                "",
+                nonce=one.nonce,
+                sent_ns=one.sent_ns,
+                tx_hashes=tuple(attempt.tx_hash for attempt in one.attempts),
+                cancel_hashes=tuple(attempt.tx_hash for attempt in one.attempts if attempt.is_cancel),
+            )
+            for one in self.engine.state.orders.values()
+            if one.attempts
+        ]
+        venue = await connect(NAME, self.config.model_copy(update={"rpc_url": self.chain.rpc_url}), Tools(RealClock()))
+        shot = await venue.snapshot(asked)
+        await venue.close()
+        folded: Counter[Asset] = Counter()
+        for event in self.journal():
+            if isinstance(event, BalanceAdopted):
+                folded[event.amount.asset] += event.amount.units
+        for fact in shot.facts:
+            if isinstance(fact, OrderFilled):
+                folded[fact.fill.paid.asset] -= fact.fill.paid.units
+                folded[fact.fill.received.asset] += fact.fill.received.units
+            if isinstance(fact, GasPaid):
+                folded[fact.amount.asset] -= fact.amount.units
+        return folded, {one.asset: one.units for one in shot.balances}
+
+
+@contextlib.asynccontextmanager
+async def flying(
+    chain: SandboxChain, *, key: bytes | None = None, rows: list[Row] | None = None, with_rules: Rules | None = None, **changes: Any
+) -> AsyncIterator[Pilot]:
+    """An engine with the Uniswap venue alone. `key` and `rows` of an earlier one: it is restarted."""
+    raw = key or secrets.token_bytes(32)
+    signer = LocalSigner(bytearray(raw))
+    if rows is None:
+        await chain.fund(signer.address, {"ETH": "10", "WETH": "100", "USDT": "500000"})
+        await chain.call("anvil_mine", hex(QUIET_BLOCKS))
+    config = Config.model_validate(settings(chain.deployment, **{"rpc_url": chain.rpc_url, "wallet": signer.address, **changes}))
+    tokens = frozenset(token.address for token in config.tokens)
+    contracts = config.contracts
+    router, permit2, anchor = contracts.universal_router, contracts.permit2, contracts.audit_anchor
+    signer.allow(swap_policy(config.chain_id, signer.address, router, permit2, tokens, 500 * GWEI, 3_000_000, anchor))
+    venue = await connect(NAME, config, Tools(RealClock()))
+    rows = [] if rows is None else rows
+    chosen = with_rules or rules()
+    engine = Engine(MemoryJournal(rows), {NAME: venue}, {NAME: signer}, RealClock(), chosen, Market(), MAIN)
+    running = asyncio.create_task(engine.run())
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await engine.ready()
+        await engine.priced("ETH/USDT")
+        yield Pilot(chain, engine, config, rows)
+    finally:
+        await engine.stop("the drill is over")
+        await asyncio.gather(running, return_exceptions=True)
+        await venue.close()
+        signer.close()

@@ -1,0 +1,70 @@
+"""A node that misbehaves on purpose: it stands before a real one, passes everything on, and lies, lags, cuts or falls silent when told."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import ClientSession, web
+
+
+class Proxy:
+    """The faults that are on now. All of them can be changed while it runs."""
+
+    def __init__(self, target: str) -> None:
+        self.target, self.url = target, ""
+        self.is_down = False  # hangs up at once, on everything
+        self.cut: set[str] = set()  # methods that reach the node, and whose answer is cut off
+        self.swallowed: set[str] = set()  # methods that never reach the node, and are answered as if they had
+        self.nulls: set[str] = set()  # methods that are answered with nothing: an index that lags
+        self.refused: dict[str, str] = {}  # method -> the words with which it is refused
+        self.lag = 0  # blocks that its newest is behind
+        self.asked: list[tuple[str, list[Any]]] = []
+
+    def count(self, method: str) -> int:
+        return sum(name == method for name, _ in self.asked)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        call = json.loads(await request.read())
+        method, params = str(call["method"]), list(call["params"])
+        self.asked.append((method, params))
+        if self.is_down:
+            return _hung_up(request)
+        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": call["id"]}
+        if method in self.refused:
+            return web.json_response(reply | {"error": {"code": -32000, "message": self.refused[method]}})
+        if method in self.swallowed:
+            return web.json_response(reply | {"result": "0x" + "00" * 32})
+        if method in self.nulls:
+            return web.json_response(reply | {"result": None})
+        if self.lag and params and params[0] == "latest":
+            newest = await self._ask({**call, "method": "eth_blockNumber", "params": []})
+            call["params"] = [hex(int(newest["result"], 16) - self.lag), *params[1:]]
+        passed = await self._ask(call)
+        return _hung_up(request) if method in self.cut else web.json_response(passed)
+
+    async def _ask(self, call: dict[str, Any]) -> Any:
+        async with ClientSession() as session, session.post(self.target, json=call) as reply:
+            return await reply.json()
+
+
+@contextlib.asynccontextmanager
+async def proxied(target: str) -> AsyncIterator[Proxy]:
+    """A proxy before the node at `target`, on loopback."""
+    proxy = Proxy(target)
+    app = web.Application()
+    app.router.add_post("/{tail:.*}", proxy.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    proxy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield proxy
+    finally:
+        await runner.cleanup()
+
+
+def _hung_up(request: web.Request) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
