@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["RealClock", "Secret", "read_secret", "running_engine"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-RECONCILE_EVERY_S = 30
 NEEDS_PSYCOPG = "a journal in PostgreSQL needs psycopg; run: pip install 'isthmus[postgres]'"
 SCRYPT_N_SANDBOX = 2**12  # the sandbox's key guards nothing; a real wallet takes the keystore's own default
 PLACES = (Path("isthmus.toml"), Path(".isthmus/isthmus.toml"), Path(".isthmus/demo/isthmus.toml"))
@@ -246,12 +245,14 @@ def kill_latch(loaded: Loaded) -> "FileLatch":
 @contextlib.asynccontextmanager
 async def open_venues(loaded: Loaded, wallet: "LocalSigner | None") -> AsyncIterator[tuple[dict[str, Venue], dict[str, Signer]]]:
     """Connect every venue of the settings, each with the signer that its orders need."""
+    from agent.journal.notes import Notes
+
     venues: dict[str, Venue] = {}
     signers: dict[str, Signer] = {}
     try:
         for name, section in loaded.venues.items():
             key = venue_key(loaded, name, section)
-            tools = Tools(RealClock(), key, loaded.settings.account)
+            tools = Tools(RealClock(), key, loaded.settings.account, Notes(loaded.home / f"{name}.notes.json"))
             venues[name] = await venue_module(section.kind, name).connect(name, section, tools)
             profile = venues[name].profile
             if profile.chain_id is None:
@@ -290,9 +291,12 @@ def _allow(wallet: "LocalSigner", settings: Settings, name: str, section: Any, c
 
 
 @contextlib.asynccontextmanager
-async def running_engine(loaded: Loaded, *, live: bool = False, ask: Ask | None = None) -> "AsyncIterator[Engine]":
+async def running_engine(
+    loaded: Loaded, *, live: bool = False, ask: Ask | None = None, is_idle: bool = False
+) -> "AsyncIterator[Engine]":
     """A running engine with its desk socket and schedules. Leaving the context stops it cleanly; so do SIGTERM and Ctrl-C.
 
+    It refuses to start while the state cannot be explained; `is_idle`, to explain it, starts anyway and trades nothing.
     Ctrl-C is passed on as KeyboardInterrupt when everything has been stopped in order.
     """
     from agent.engine.loop import Engine
@@ -320,8 +324,10 @@ async def running_engine(loaded: Loaded, *, live: bool = False, ask: Ask | None 
                 version=__version__,
                 config_hash=loaded.digest,
                 latch=kill_latch(loaded),
+                is_strict=not is_idle,
+                is_idle=is_idle,
             )
-            async with _working(engine, loaded.home, heard):
+            async with _working(engine, loaded, heard):
                 yield engine
     finally:
         journal.close()
@@ -330,7 +336,7 @@ async def running_engine(loaded: Loaded, *, live: bool = False, ask: Ask | None 
 
 
 @contextlib.asynccontextmanager
-async def _working(engine: "Engine", home: Path, heard: list[int]) -> AsyncIterator[None]:
+async def _working(engine: "Engine", loaded: Loaded, heard: list[int]) -> AsyncIterator[None]:
     from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
     loop = asyncio.get_running_loop()
@@ -342,13 +348,13 @@ async def _working(engine: "Engine", home: Path, heard: list[int]) -> AsyncItera
         stops.add(loop.create_task(engine.stop(signal.Signals(number).name)))
 
     scheduler = AsyncIOScheduler()
-    scheduler.add_job(engine.remind, "interval", seconds=RECONCILE_EVERY_S, coalesce=True)
+    scheduler.add_job(engine.remind, "interval", seconds=loaded.settings.reconcile.position_check_interval_secs, coalesce=True)
     task = asyncio.create_task(engine.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     scheduler.start()
     try:
-        async with local.serve(engine, home):
+        async with local.serve(engine, loaded.home):
             yield
     finally:
         scheduler.shutdown(wait=False)

@@ -22,6 +22,7 @@ from agent.domain.errors import ConfigError, NumberError
 from agent.engine.world import Rules
 from agent.risk.gate import GROUP_DECIMALS
 from agent.risk.limits import Limits
+from agent.settlement.knobs import Knobs
 
 FILE = "isthmus.toml"
 GWEI_DECIMALS = 9
@@ -65,6 +66,7 @@ class Execution(_Section):
     slippage_bps: int = Field(default=10, ge=1, le=500, description="how much worse than its quote a child may trade")
     deadline_s: int = Field(default=60, ge=5, le=600, description="how long an on-chain batch may wait for its block")
     gas_tip_gwei: str = Field(default="1", description="priority fee per gas")
+    outbid_after_s: int = Field(default=30, ge=2, le=3_600, description="a transaction that waits longer is outbid by 13 %")
 
     @field_validator("gas_tip_gwei")
     @classmethod
@@ -78,6 +80,24 @@ class Wallet(_Section):
 
     keystore: str
     password: str = Field(description="ask, env:NAME, file:PATH or keyring:SERVICE/NAME")
+
+
+class Reconcile(_Section):
+    """How often, how patiently and how far back the journal is held against venues and chains. See docs/reconciliation.md."""
+
+    inflight_check_interval_ms: int = Field(default=2_000, ge=500, le=60_000)
+    inflight_check_threshold_ms: int = Field(default=5_000, ge=500, le=60_000)
+    inflight_check_retries: int = Field(default=5, ge=1, le=1_000)
+    open_check_interval_secs: float = Field(default=5.0, ge=1, le=3_600)
+    open_check_threshold_ms: int = Field(default=5_000, ge=0, le=600_000)
+    position_check_interval_secs: float = Field(default=30.0, ge=1, le=3_600)
+    reconciliation_startup_delay_secs: float = Field(default=10.0, ge=0, le=600)
+    filtered_client_order_ids: tuple[str, ...] = Field(default=(), strict=False)
+    external_order_claims: tuple[str, ...] = Field(default=(), strict=False)
+    allow_overfills: bool = False
+    timeout_connection_secs: float = Field(default=60.0, ge=1, le=3_600)
+    timeout_reconciliation_secs: float = Field(default=30.0, ge=1, le=600)
+    timeout_disconnection_secs: float = Field(default=10.0, ge=1, le=600)
 
 
 class Journal(_Section):
@@ -105,8 +125,8 @@ class Journal(_Section):
             raise ValueError("a PostgreSQL address begins with postgresql://")
         if has_password or any("pass" in name.lower() for name in options):
             raise ValueError("a password does not belong in the address; put a reference to it into journal.password")
-        hosts = [host.rpartition("@")[2] for host in (*parts.netloc.split(","), *options.get("host", "").split(","))]
-        if not all(map(_is_here, hosts)) and options.get("sslmode") not in TLS_MODES:
+        named = ",".join((parts.netloc.rpartition("@")[2], options.get("host", ""), options.get("hostaddr", "")))
+        if not all(map(_is_here, named.split(","))) and options.get("sslmode") not in TLS_MODES:
             raise ValueError("another machine is reached over TLS only; add ?sslmode=verify-full (and sslrootcert=PATH)")
         return value
 
@@ -120,6 +140,7 @@ class Settings(_Section):
     wallet: Wallet | None = None
     risk: Risk = Risk()
     execution: Execution = Execution()
+    reconcile: Reconcile = Reconcile()
     venues: dict[str, dict[str, Any]] = {}
 
 
@@ -159,7 +180,10 @@ class Loaded(BaseModel):
             live_armed=live and self.settings.armed,
         )
         tip = parse_units(execution.gas_tip_gwei, GWEI_DECIMALS, "gwei")
-        return Rules(limits, execution.slippage_bps, execution.deadline_s, tip)
+        knobs = Knobs(**self.settings.reconcile.model_dump())
+        return Rules(
+            limits, execution.slippage_bps, execution.deadline_s, tip, outbid_after_s=execution.outbid_after_s, knobs=knobs
+        )
 
 
 def load(path: Path, *, with_venues: bool = True) -> Loaded:

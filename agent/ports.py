@@ -106,6 +106,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     proved: tuple[Amount, ...] = ()  # balances that were proved against the block's state root
 
 
+class Repair(msgspec.Struct, frozen=True):
+    """One step that puts a difference right. Without events it cannot be done here, and `action` says who can."""
+
+    venue: str
+    about: str
+    action: str
+    events: tuple[Event, ...] = ()
+
+
 class Venue(Protocol):
     """A place to trade: one profile and four verbs. Outcomes of `send` arrive on the stream."""
 
@@ -283,6 +292,10 @@ class Desk(Protocol):
     def balances(self) -> Sequence[tuple[str, str, Amount]]: ...
 
     async def reconcile(self) -> Sequence[Break]: ...
+
+    async def repair(self, *, is_rehearsal: bool) -> Sequence[Repair]:
+        """Put right what can be put right from what venues say, and journal it; only say so in a rehearsal."""
+        ...
 
     async def adopt(self, reason: str) -> Sequence[Break]:
         """Take the balances of now over, as explained by a person, and lift the halts; the breaks that stay."""

@@ -9,11 +9,12 @@ from agent.cli.options import Config, Json, ask, run_async
 from agent.cli.outcome import started
 from agent.cli.reading import look_at_accounts, reconcile_journal, replay
 from agent.cli.show import digits, line, out, print_json
-from agent.cli.tables import breaks_table, new_table
+from agent.cli.tables import breaks_table, new_table, repairs_table
 from agent.config import Loaded
 from agent.domain.errors import UsageError, VenueError
 from agent.domain.events import Break
 from agent.gateways import local
+from agent.ports import Repair
 
 
 def balances(config: Config = None, as_json: Json = False) -> None:
@@ -47,32 +48,58 @@ def reconcile(
         str | None,
         typer.Option("--adopt", metavar="REASON", help="Explain the differences (a deposit, say): take them over, lift the halt."),
     ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what venues can tell: missed trades and orders.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --repair: say what would be done, and do nothing.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Hold the journal against every venue and chain. Exit code 4 when there are breaks."""
-    if adopt is not None and not adopt.strip():
-        raise UsageError("--adopt needs a reason in your own words; it is journaled")
+    if adopt is not None and (not adopt.strip() or repair):
+        raise UsageError("--adopt needs a reason in your own words, which is journaled; and it is not for use with --repair")
+    if dry_run and not repair:
+        raise UsageError("--dry-run belongs to --repair; without it nothing is changed anyway")
     loaded = settings_of(config)
-    breaks = run_async(lambda: _reconcile(loaded) if adopt is None else _adopt(loaded, adopt))
+    if adopt is not None:
+        steps: list[Repair] = []
+        breaks = run_async(lambda: _adopt(loaded, adopt))
+    elif repair and not dry_run:
+        breaks, steps = run_async(lambda: _repair(loaded))
+    else:
+        breaks, steps = run_async(lambda: _reconcile(loaded))
     code = VenueError.exit_code if breaks else 0
     if as_json:
-        print_json({"status": "breaks" if breaks else "ok", "breaks": breaks, "exit_code": code})
+        told = [{"venue": one.venue, "about": one.about, "action": one.action, "is_possible": bool(one.events)} for one in steps]
+        status = "breaks" if breaks else "ok"
+        print_json({"status": status, "breaks": breaks, **({"repairs": told} if repair else {}), "exit_code": code})
     else:
+        if repair:
+            out.print(repairs_table(steps, is_done=not dry_run) if steps else "nothing to repair")
         out.print(breaks_table(breaks) if breaks else "0 breaks")
     raise typer.Exit(code)
 
 
-async def _reconcile(loaded: Loaded) -> list[Break]:
+async def _reconcile(loaded: Loaded) -> tuple[list[Break], list[Repair]]:
     if local.is_running(loaded.home):
+        steps = [local.read_repair(one) for one in await local.ask(loaded.home, local.Mend(is_rehearsal=True))]
         found = await local.ask(loaded.home, local.Reconcile())
-        return [local.read_break(one) for one in found]
+        return [local.read_break(one) for one in found], steps
     return await reconcile_journal(loaded)
+
+
+async def _repair(loaded: Loaded) -> tuple[list[Break], list[Repair]]:
+    """What was done, and the differences that are left."""
+    if local.is_running(loaded.home):
+        steps = [local.read_repair(one) for one in await local.ask(loaded.home, local.Mend(is_rehearsal=False))]
+        return [local.read_break(one) for one in await local.ask(loaded.home, local.Reconcile())], steps
+    async with running_engine(loaded, ask=ask, is_idle=True) as engine:
+        await started(engine, quiet=True)
+        done = list(await engine.repair(is_rehearsal=False))
+        return list(await engine.reconcile()), done
 
 
 async def _adopt(loaded: Loaded, reason: str) -> list[Break]:
     if local.is_running(loaded.home):
         return [local.read_break(one) for one in await local.ask(loaded.home, local.Adopt(reason))]
-    async with running_engine(loaded, ask=ask) as engine:
+    async with running_engine(loaded, ask=ask, is_idle=True) as engine:
         await started(engine, quiet=True)
         return list(await engine.adopt(reason))

@@ -13,6 +13,7 @@ from agent.domain.amount import decimal_of, plain
 from agent.domain.events import Break, Routed
 from agent.domain.price import bps_between
 from agent.engine.summary import Child, Leg, Summary
+from agent.ports import Repair
 
 TOLD_BY_COLUMNS = ("% of size", "with its gas")  # parts of a reason that the table shows as numbers
 
@@ -138,10 +139,19 @@ def _gas(done: Summary) -> str:
 
 
 def breaks_table(breaks: Sequence[Break]) -> Group:
-    """Each difference, and below it its cause."""
-    table = new_table(("venue", "asset", "journal", "outside"), ("venue", "asset"))
+    """Each difference three ways (journal, venue, and what the chain itself proves), and below it its cause."""
+    table = new_table(("venue", "asset", "journal", "outside", "proved"), ("venue", "asset"))
     for one in breaks:
         journal, outside = (plain(side.units, side.asset.decimals) for side in (one.journal, one.outside))
-        table.add_row(one.venue, one.asset, journal, outside)
+        proved = plain(one.proved.units, one.proved.asset.decimals) if one.proved is not None else "-"
+        table.add_row(one.venue, one.asset, journal, outside, proved)
     causes = dict.fromkeys(f"  {one.venue} {one.asset.partition('@')[0]}: {one.cause}" for one in breaks)
     return Group(_title(f"{len(breaks)} breaks"), table, *(Text(cause, style="dim") for cause in causes))
+
+
+def repairs_table(steps: Sequence[Repair], *, is_done: bool) -> Group:
+    """What was put right, or would be, and what waits for a person."""
+    table = new_table(("venue", "about", "done" if is_done else "would be done", "what"), ("venue", "about", "what"))
+    for one in steps:
+        table.add_row(one.venue, one.about.partition("@")[0], "yes" if one.events else "no", one.action)
+    return Group(_title(f"{len(steps)} steps"), table)

@@ -13,10 +13,10 @@ from agent.domain.amount import Amount, Asset
 from agent.domain.events import BalanceAdopted, Break, NonceAdopted
 from agent.engine.record import Recorder
 from agent.engine.state import reference_of
-from agent.ports import Clock, Snapshot, Venue
+from agent.ports import Clock, Repair, Snapshot, Venue
 from agent.settlement.knobs import Knobs
 from agent.settlement.reconcile import checked, compare
-from agent.settlement.repair import Repair, claimed, repairs
+from agent.settlement.repair import claimed, repairs
 
 QUERY_S = 0.5
 RECENT_NS = 3_600_000_000_000  # how far back ended orders are asked about when balances differ

@@ -35,8 +35,7 @@ from agent.engine.supervise import Supervisor
 from agent.engine.tend import tend
 from agent.engine.world import Rules, World
 from agent.market.view import Market
-from agent.ports import Clock, IntentView, Journal, Latch, Signer, Venue
-from agent.settlement.repair import Repair
+from agent.ports import Clock, IntentView, Journal, Latch, Repair, Signer, Venue
 
 TICK_S = 0.1
 KILL = "kill"  # the scope of the halt that the kill switch makes
@@ -62,19 +61,21 @@ class Engine:
         config_hash: str = "",
         latch: Latch | None = None,
         is_strict: bool = False,
+        is_idle: bool = False,
     ) -> None:
-        """`latch`: the kill switch. `is_strict`: refuse to start while the state cannot be explained."""
+        """`latch`: the kill switch. `is_strict`: refuse to start while the state cannot be explained. `is_idle`: only look."""
         self.state = State()
         self.world = World(market, {n: v.profile for n, v in venues.items()}, live, {}, {}, set())
         self._venues, self._clock, self._rules = dict(venues), clock, rules
         self._started = EngineStarted(run_id, version, config_hash)
         self._recorder = Recorder(journal, clock, self.state, self.world, self._act)
+        self._recorder.allow_overfills = rules.knobs.allow_overfills
         self._latch = latch or _Open()
         drain_s = rules.knobs.timeout_disconnection_secs
         self._dispatch = Dispatch(self._recorder, self._venues, signers, self._latch, drain_s)
         self._inquiry = Inquiry(self._recorder, self._venues, clock, account, rules.knobs)
         self._supervisor = Supervisor(self._recorder, self._venues, clock, self._inquiry, rules.knobs, is_strict=is_strict)
-        self._is_strict = is_strict
+        self._is_strict, self._is_idle = is_strict, is_idle
         self._why_stopped = ""
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -143,10 +144,7 @@ class Engine:
             while not self.is_stopping:
                 await self._news()
                 self._look_at_latch()
-                now_ns = self.world.beat_ns = self._clock.now_ns()
-                if not self.is_stopping:
-                    self._recorder.record(tend(self.state, self.world, self._rules, now_ns))
-                    self._recorder.record(decide(self.state, self.world, self._rules, now_ns))
+                self._decide()
         finally:  # streams stay open while sends are under way: their outcomes arrive there
             self._recorder.stopping.set()
             await self._dispatch.drain()
@@ -157,6 +155,13 @@ class Engine:
             self._recorder.record([EngineStopped(self.failure or self._why_stopped or "stopped")])
         if self._recorder.error is not None:
             raise self._recorder.error
+
+    def _decide(self) -> None:
+        now_ns = self.world.beat_ns = self._clock.now_ns()
+        if self.is_stopping or self._is_idle:
+            return
+        self._recorder.record(tend(self.state, self.world, self._rules, now_ns))
+        self._recorder.record(decide(self.state, self.world, self._rules, now_ns))
 
     def _look_at_latch(self) -> None:
         """The kill switch works without us; here it becomes a halt that everybody can see, and is lifted with it."""

@@ -47,6 +47,7 @@ class Recorder:
         self.state, self.world, self.clock = state, world, clock
         self.stopping, self.woken = asyncio.Event(), asyncio.Event()
         self.failure = ""
+        self.allow_overfills = False
         self.error: BaseException | None = None
         self._journal, self._act = journal, act
         self._subscribers: set[asyncio.Queue[Record | None]] = set()
@@ -178,7 +179,7 @@ class Recorder:
         self.record([*self._outdone(fact), fact])
         match fact:
             case OrderFilled(fill=fill):
-                if too_much := excess(state, fill.order_id):
+                if not self.allow_overfills and (too_much := excess(state, fill.order_id)):
                     self.halt(fill.instrument, f"{too_much}; see `isthmus reconcile`")
             case OrderReorged() | OrderReported(state=OrderState.MINED | OrderState.REVERTED) | VenueConnected():
                 self.forget_allowances(venue)

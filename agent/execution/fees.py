@@ -10,7 +10,7 @@ def gas_fee_max(base_fee: int, tip: int, cap: int) -> int:
 
 
 def outbid(fee_max: int, tip: int, base_fee: int, tip_usual: int, cap: int) -> tuple[int, int] | None:
-    """(fee, tip) per gas of the next transaction for the same nonce; None when the cap leaves no room to outbid, or blocks cost more.
+    """(fee, tip) per gas of the next transaction for the same nonce; None when blocks cost more than the cap, or it leaves no room.
 
     Both rise by 13 %, rounded up: the strictest node asks for 12.5 %. More, when blocks have become dearer than that.
     """

@@ -19,7 +19,7 @@ from agent.domain.amount import decode_hook, encode_hook
 from agent.domain.errors import IsthmusError, UsageError, VenueError
 from agent.domain.events import Break
 from agent.domain.intent import Intent
-from agent.ports import Desk
+from agent.ports import Desk, Repair
 
 LINE_MAX = 64 * 1024
 TIMEOUT_S = 60.0
@@ -39,6 +39,12 @@ class Reconcile(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
+class Mend(msgspec.Struct, frozen=True, tag=True):
+    """Repair what can be repaired, or only say what that would be."""
+
+    is_rehearsal: bool
+
+
 class Adopt(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
@@ -47,7 +53,7 @@ class Status(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = Submit | Cancel | Reconcile | Adopt | Status
+Request = Submit | Cancel | Reconcile | Mend | Adopt | Status
 
 _read_request = msgspec.json.Decoder(Request, dec_hook=decode_hook)
 _write = msgspec.json.Encoder(enc_hook=encode_hook)
@@ -93,6 +99,11 @@ async def ask(home: Path, request: Request) -> Any:
 def read_break(answer: Any) -> Break:
     """A break as the socket carried it."""
     return msgspec.convert(answer, Break, dec_hook=decode_hook)
+
+
+def read_repair(answer: Any) -> Repair:
+    """A repair as the socket carried it."""
+    return msgspec.convert(answer, Repair, dec_hook=decode_hook)
 
 
 def is_running(home: Path) -> bool:
@@ -141,6 +152,8 @@ async def _answer(desk: Desk, request: Request) -> Any:
             return await desk.cancel(intent_id)
         case Reconcile():
             return await desk.reconcile()
+        case Mend(is_rehearsal=is_rehearsal):
+            return await desk.repair(is_rehearsal=is_rehearsal)
         case Adopt(reason=reason):
             return await desk.adopt(reason)
         case Status():

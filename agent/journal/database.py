@@ -64,6 +64,13 @@ class Link:
             raise JournalError(f"the journal's database refused ({flat(e)}); see to the server") from e
         return Answer(rows, cursor.rowcount)
 
+    def ask(self, query: LiteralString, arguments: Sequence[object] = ()) -> Answer:
+        """As `run`, for what may be done twice: once more over a new session when the first turns out to be gone."""
+        try:
+            return self.run(query, arguments)
+        except LinkLostError:
+            return self.run(query, arguments)
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All statements of the block, or none."""

@@ -1,8 +1,8 @@
 """The journal's tables in PostgreSQL: records that nobody changes, and for each desk one head that only moves forward.
 
 A head says who may write (`epoch`, `holder`, `expires_at` by the server's clock) and where the journal ends (`seq`, `hash`), so
-that records cut off at the end are missed, which the chain alone cannot show. Triggers refuse what an agent never does. Whoever owns
-the tables can remove them; then the layout is not ours any more, and no agent opens it.
+that records cut off at the end are missed, which the chain alone cannot show. Triggers refuse what an agent never does. Whoever
+owns the tables can remove them; then the layout is not ours any more, and no agent opens it.
 """
 
 from typing import LiteralString

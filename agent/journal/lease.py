@@ -100,16 +100,12 @@ class Lease:
         self._link, self._lease_s, self._on_lost = link, lease_s, on_lost
         self._until_s = taken.until_s
         self._guard = threading.Lock()
-        self._why = ""
+        self._why = self._trouble = ""
         self._closing, self._over = threading.Event(), threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="journal-renew", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="journal-watch", daemon=True)
         self._renewing.start()
         self._watching.start()
-
-    @property
-    def is_lost(self) -> bool:
-        return bool(self._why)
 
     def refuse_lost(self) -> None:
         """Raises JournalError when the lease is no longer ours, or was given back."""
@@ -139,7 +135,7 @@ class Lease:
         self._renewing.join()
         if not self._why:
             with contextlib.suppress(JournalError):  # then it ends by itself
-                self._link.run(_RELEASE, self.fence)
+                self._link.ask(_RELEASE, self.fence)
         self.lose("it gave its lease back")
         self._watching.join()
         self._link.close()
@@ -153,11 +149,9 @@ class Lease:
                     self.lose(why_refused(self._link, self.fence, 0))
                     return
                 self._until_s = from_s + self._lease_s * (1 - MARGIN)
-                pause_s = self._lease_s / RENEWALS
-            except LinkLostError:
-                pause_s = RETRY_S
-            except JournalError as e:
-                self.lose(str(e))
+                pause_s, self._trouble = self._lease_s / RENEWALS, ""
+            except JournalError as e:  # try again: the watch says when it is too late
+                pause_s, self._trouble = RETRY_S, f" ({e})"
 
     def _watch(self) -> None:
         while not self._over.wait(max(0.0, self._until_s - now_s())):
@@ -165,7 +159,7 @@ class Lease:
 
     def _look_at_the_clock(self) -> None:
         if now_s() >= self._until_s:
-            self.lose(f"its lease on the desk {self.fence.desk} could not be renewed in time")
+            self.lose(f"its lease on the desk {self.fence.desk} could not be renewed in time{self._trouble}")
 
 
 def _attempt(link: Link, desk: str, name: str, lease_s: float) -> Taken | str:

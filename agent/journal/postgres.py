@@ -4,7 +4,7 @@ What is promised when `secured` returns, in mode `power`: the records are on the
 standby if it has one. In mode `process`: on the server's own disk; a standby is not waited for. `append` itself waits for nothing.
 
 What piled up is stored by one statement. It moves the desk's head from the record before to its own last one, if the epoch is still
-ours and the lease still runs, and stores its records only then. A frozen agent that wakes up after another took over stores nothing.
+ours and the lease still runs, and stores its records only then. A frozen agent that wakes up after a takeover stores nothing.
 When a connection dies under a commit, the same statement is sent again over a new one: it finds the head where it was and is
 carried out, or finds that the head is our own last record already, or the agent stops. No commit is guessed at or made twice.
 
@@ -242,13 +242,9 @@ class PostgresJournal:
                 return
 
     def _select(self, query: LiteralString, arguments: tuple[object, ...]) -> list[tuple[int, int, bytes, str]]:
-        """Reading changes nothing, so a session that was lost since is made anew, once."""
         if self._is_closed:
             raise JournalError("the journal is closed; open it again")
-        try:
-            return self._reading.run(query, arguments).rows
-        except LinkLostError:
-            return self._reading.run(query, arguments).rows
+        return self._reading.ask(query, arguments).rows
 
 
 _HEAD: LiteralString = "SELECT seq, hash FROM isthmus.head WHERE desk = %s"

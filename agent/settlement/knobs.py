@@ -15,9 +15,7 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True):
     inflight_check_retries: int = 5  # questions without an answer before people are told; it stays UNKNOWN
     open_check_interval_secs: float = 5.0  # how often resting orders are compared with the venue's list; 0: never
     open_check_threshold_ms: int = 5_000  # orders that changed less long ago are left alone
-    open_check_missing_retries: int = 5  # lists in a row without an order before people are told
     position_check_interval_secs: float = 30.0  # how often balances are compared; 0: never
-    position_check_retries: int = 3  # comparisons in a row that must find the same difference before it counts
     reconciliation_startup_delay_secs: float = 10.0  # from ready until the first of these checks; starting has its own
     filtered_client_order_ids: tuple[str, ...] = ()  # orders at venues that are none of our business
     external_order_claims: tuple[str, ...] = ()  # instruments whose foreign orders are taken over; `*` for all

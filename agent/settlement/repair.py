@@ -8,25 +8,14 @@ Ids of inferred trades follow from what they are about, so the same repair twice
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from agent.domain.amount import Amount, zero
-from agent.domain.events import Break, Event, GasPaid, OrderClaimed, OrderFilled, OrderReported
+from agent.domain.events import Break, GasPaid, OrderClaimed, OrderFilled, OrderReported
 from agent.domain.instrument import Instrument
 from agent.domain.order import Fill, Order, follows
 from agent.domain.plan import PlaceOrder
-from agent.ports import Resting, Snapshot
+from agent.ports import Repair, Resting, Snapshot
 
 INFERRED = "inferred-"  # how the trade id of an inferred fill begins
-
-
-class Repair(msgspec.Struct, frozen=True):
-    """One step. Without events it cannot be done here, and `action` says who can."""
-
-    venue: str
-    about: str
-    action: str
-    events: tuple[Event, ...] = ()
 
 
 def repairs(

@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from eth_account import Account
+from eth_utils.crypto import keccak
 from onchain_desk import GWEI, RealClock, settings
 
-from agent.domain.amount import Asset, group_asset, parse_amount
-from agent.domain.events import BalanceAdopted, Event, GasPaid, OrderFilled
+from agent.domain.amount import Amount, Asset, group_asset, parse_amount
+from agent.domain.events import AttemptApproved, BalanceAdopted, Event, GasPaid, OrderFilled
 from agent.domain.intent import Intent
-from agent.domain.order import Order, OrderRef
-from agent.domain.plan import SwapBatch
+from agent.domain.order import Order, OrderRef, OrderState
+from agent.domain.plan import Approved, ApproveToken, SignedTransaction, SwapBatch
 from agent.engine.loop import Engine
 from agent.engine.world import Rules
 from agent.journal.codec import Row
@@ -27,6 +29,7 @@ from agent.simulation.chain.world import SandboxChain
 from agent.venues.uniswap import Config, connect
 
 NAME, MAIN, WAIT_S = "uniswap", "main", 40.0
+WETH_ALLOWANCES = 4  # WETH9's place of the mapping of allowances
 QUIET_BLOCKS = 80  # between funding and trading: no reorganisation of a drill reaches the funding
 
 
@@ -38,8 +41,8 @@ def rules(**changes: Any) -> Rules:
 class Pilot:
     """An engine that runs, the chain that it trades on, and its journal."""
 
-    def __init__(self, chain: SandboxChain, engine: Engine, config: Config, rows: list[Row]) -> None:
-        self.chain, self.engine, self.config, self.rows = chain, engine, config, rows
+    def __init__(self, chain: SandboxChain, engine: Engine, config: Config, rows: list[Row], key: bytes) -> None:
+        self.chain, self.engine, self.config, self.rows, self._key = chain, engine, config, rows, key
         self._count = 0
 
     async def sell(self, quantity: str = "1") -> str:
@@ -50,12 +53,46 @@ class Pilot:
         assert await self.engine.submit(Intent(name, MAIN, "drill", "sell", amount, "USDT", 300, deadline_ns)) == ()
         return name
 
-    async def held_back(self, *, mines: bool = True) -> Order:
-        """A swap that is sent and waits, since no block is mined any more. Its permission was given before."""
-        name = await self.sell()
-        await self.until(lambda: any(o.state in (OrderState.MINED, OrderState.SENT, OrderState.OPEN) for o in self._permissions()))
+    async def held_back(self) -> Order:
+        """A swap that a node holds and that no block takes: from here on blocks come only when a test asks for one."""
         await self.chain.call("evm_setAutomine", False)
-        raise NotImplementedError(name, mines)
+        await self.sell()
+        await self.until(lambda: any(order.state is OrderState.OPEN for order in self._swaps()), "no swap waits")
+        return self._swaps()[-1]
+
+    async def set_base_fee(self, wei: int) -> None:
+        """A block that costs so much, which therefore takes none of ours that pay less."""
+        await self.chain.call("anvil_setNextBlockBaseFeePerGas", hex(wei))
+        await self.chain.call("evm_mine")
+        number = int(await self.chain.call("eth_blockNumber"), 16)
+        await self.until(lambda: self.engine.world.market.heads()[self.config.chain_id].number >= number)
+
+    async def another_program(self, nonce: int) -> str:
+        """Signs with the same key and sends one wei away; the hash. It pays more than we would."""
+        account = Account.from_key(self._key)
+        fields = {
+            "type": 2, "chainId": self.config.chain_id, "nonce": nonce, "gas": 21_000, "to": "0x" + "11" * 20, "value": 1,
+            "maxFeePerGas": 150 * GWEI, "maxPriorityFeePerGas": 50 * GWEI, "data": "0x",
+        }  # fmt: skip
+        raw = account.sign_transaction(fields).raw_transaction
+        return str(await self.chain.call("eth_sendRawTransaction", "0x" + bytes(raw).hex()))
+
+    async def take_permission_back(self) -> None:
+        """Behind the agent's back and without a transaction: Permit2 may move nothing any more."""
+        owner, spender = (int(one, 16).to_bytes(32, "big") for one in (self.config.wallet, self.config.contracts.permit2))
+        place = keccak(spender + keccak(owner + WETH_ALLOWANCES.to_bytes(32, "big")))
+        await self.chain.call("anvil_setStorageAt", self.config.contracts.weth, "0x" + place.hex(), "0x" + "00" * 32)
+
+    def held(self, symbol: str) -> int:
+        """What the ledger holds."""
+        asset = self.config.native if symbol == "ETH" else self.config.assets[symbol]
+        return self.engine.state.ledger.balance(MAIN, NAME, asset).units
+
+    def waiting(self, *states: OrderState) -> list[Order]:
+        return [order for order in self.engine.state.working.values() if order.state in states]
+
+    def attempts(self) -> list[AttemptApproved]:
+        return [event for event in self.journal() if isinstance(event, AttemptApproved)]
 
     async def until(self, met: Callable[[], object], why: str = "", each: Callable[[], Awaitable[object]] | None = None) -> None:
         """Looks again after every record, and now and then without one; does `each` in between."""
@@ -68,8 +105,12 @@ class Pilot:
                     done, _ = await asyncio.wait({waiting}, timeout=0.1)
                     if done:
                         waiting = asyncio.ensure_future(anext(records))
+                    if each is not None:
+                        await each()
         except TimeoutError:
-            raise AssertionError(f"{why or 'it never came'}; {[(o.plan, o.state) for o in self.engine.state.orders.values()]}") from None
+            raise AssertionError(
+                f"{why or 'it never came'}; {[(o.plan, o.state) for o in self.engine.state.orders.values()]}"
+            ) from None
         finally:
             waiting.cancel()
 
@@ -88,8 +129,12 @@ class Pilot:
         return [record.event for record in MemoryJournal(list(self.rows)).read()]
 
     async def agrees(self) -> None:
-        """Journal == a fresh fold over the receipts that the chain has now == the wallet, to the wei; and the engine finds no break."""
+        """The engine finds no break, and `is_explained`."""
         assert await self.engine.reconcile() == []
+        await self.is_explained()
+
+    async def is_explained(self) -> None:
+        """Journal == a fresh fold over the receipts that the chain has now == the wallet, to the wei."""
         folded, held = await self._from_the_chain()
         for asset, units in held.items():
             booked = self.engine.state.ledger.balance(MAIN, NAME, asset).units
@@ -131,9 +176,18 @@ class Pilot:
 
 @contextlib.asynccontextmanager
 async def flying(
-    chain: SandboxChain, *, key: bytes | None = None, rows: list[Row] | None = None, with_rules: Rules | None = None, **changes: Any
+    chain: SandboxChain,
+    *,
+    key: bytes | None = None,
+    rows: list[Row] | None = None,
+    with_rules: Rules | None = None,
+    is_permitted: bool = True,
+    **changes: Any,
 ) -> AsyncIterator[Pilot]:
-    """An engine with the Uniswap venue alone. `key` and `rows` of an earlier one: it is restarted."""
+    """An engine with the Uniswap venue alone. `key` and `rows` of an earlier one: it is restarted.
+
+    `is_permitted`: Permit2 may move the wallet's coins already, so that a parent is one swap.
+    """
     raw = key or secrets.token_bytes(32)
     signer = LocalSigner(bytearray(raw))
     if rows is None:
@@ -145,6 +199,13 @@ async def flying(
     router, permit2, anchor = contracts.universal_router, contracts.permit2, contracts.audit_anchor
     signer.allow(swap_policy(config.chain_id, signer.address, router, permit2, tokens, 500 * GWEI, 3_000_000, anchor))
     venue = await connect(NAME, config, Tools(RealClock()))
+    if rows is None and is_permitted:
+        amount = Amount(100 * 10**18, config.assets["WETH"])
+        plan = ApproveToken("before", "i", MAIN, NAME, config.chain_id, amount, permit2, 80_000, 100 * GWEI, GWEI)
+        signed = await signer.sign(venue.build(Approved(plan, 0)))
+        assert isinstance(signed, SignedTransaction)
+        await chain.call("eth_sendRawTransaction", "0x" + signed.raw.hex())
+        await chain.call("anvil_mine", hex(QUIET_BLOCKS))
     rows = [] if rows is None else rows
     chosen = with_rules or rules()
     engine = Engine(MemoryJournal(rows), {NAME: venue}, {NAME: signer}, RealClock(), chosen, Market(), MAIN)
@@ -153,7 +214,7 @@ async def flying(
         async with asyncio.timeout(WAIT_S):
             await engine.ready()
         await engine.priced("ETH/USDT")
-        yield Pilot(chain, engine, config, rows)
+        yield Pilot(chain, engine, config, rows, raw)
     finally:
         await engine.stop("the drill is over")
         await asyncio.gather(running, return_exceptions=True)

@@ -30,7 +30,7 @@ async def anvil() -> AsyncIterator[SandboxChain]:
 async def test_a_reorganisation_of_any_depth_is_taken_back_and_every_wei_stays_explained(
     anvil: SandboxChain, depth: int, is_mined_again: bool
 ) -> None:
-    async with flying(anvil, confirmations=100) as pilot:
+    async with flying(anvil, is_permitted=False, confirmations=100) as pilot:
         swap = await pilot.traded(await pilot.sell())
         if depth > 1:
             await anvil.call("anvil_mine", hex(depth - 1))
@@ -58,7 +58,7 @@ async def test_a_reorganisation_of_any_depth_is_taken_back_and_every_wei_stays_e
 
 async def test_a_reorganisation_while_the_agent_was_away_is_found_at_the_start(anvil: SandboxChain) -> None:
     key = secrets.token_bytes(32)
-    async with flying(anvil, key=key, confirmations=100) as pilot:
+    async with flying(anvil, key=key, is_permitted=False, confirmations=100) as pilot:
         swap = await pilot.traded(await pilot.sell())
         rows = pilot.rows
     await anvil.call("evm_setAutomine", False)
@@ -89,11 +89,10 @@ async def test_a_reorganisation_of_what_was_final_halts(anvil: SandboxChain) -> 
 
 async def test_a_fee_spike_is_outbid(anvil: SandboxChain) -> None:
     async with flying(anvil) as pilot:
-        await set_base_fee(anvil, 2 * GWEI)
+        await pilot.set_base_fee(2 * GWEI)
         swap = await pilot.held_back()
         first = swap.attempts[0]
-        await anvil.call("anvil_setNextBlockBaseFeePerGas", hex(100 * GWEI))  # times fifty
-        await anvil.call("evm_mine")
+        await pilot.set_base_fee(100 * GWEI)  # times fifty
         await pilot.until(lambda: len(swap.attempts) == 2, "it was not outbid")
         second = swap.attempts[1]
         assert second.gas_fee_max >= -(-first.gas_fee_max * 113 // 100)
@@ -107,10 +106,9 @@ async def test_a_fee_spike_is_outbid(anvil: SandboxChain) -> None:
 
 async def test_above_the_cap_it_waits_and_lands_when_blocks_are_cheap_again(anvil: SandboxChain) -> None:
     async with flying(anvil, with_rules=rules(gas_fee_cap=60 * GWEI)) as pilot:
-        await set_base_fee(anvil, 2 * GWEI)
+        await pilot.set_base_fee(2 * GWEI)
         swap = await pilot.held_back()
-        await anvil.call("anvil_setNextBlockBaseFeePerGas", hex(100 * GWEI))
-        await anvil.call("evm_mine")
+        await pilot.set_base_fee(100 * GWEI)
         await pilot.until(lambda: len(swap.attempts) == 2, "it was not outbid")
         assert swap.attempts[1].gas_fee_max == 60 * GWEI
         for _ in range(8):  # an eighth less with each empty block
@@ -122,11 +120,10 @@ async def test_above_the_cap_it_waits_and_lands_when_blocks_are_cheap_again(anvi
 
 async def test_past_its_deadline_it_is_taken_back_by_nothing_to_oneself(anvil: SandboxChain) -> None:
     async with flying(anvil, with_rules=rules(deadline_s=30)) as pilot:
-        swap = await pilot.held_back(mines=False)
+        swap = await pilot.held_back()
         before = pilot.held("WETH")
-        await anvil.call("anvil_setNextBlockBaseFeePerGas", hex(150 * GWEI))  # nobody gets in, and time passes
         await anvil.call("evm_increaseTime", 60)
-        await anvil.call("evm_mine")
+        await pilot.set_base_fee(5 * GWEI)  # nobody gets in, and time has passed
         await pilot.until(lambda: any(one.is_cancel for one in swap.attempts), "it was not taken back")
         await anvil.call("anvil_setNextBlockBaseFeePerGas", hex(2 * GWEI))
         await anvil.call("evm_mine")
@@ -142,18 +139,22 @@ async def test_past_its_deadline_it_is_taken_back_by_nothing_to_oneself(anvil: S
 async def test_what_would_revert_now_is_taken_back_before_it_does(anvil: SandboxChain) -> None:
     async with flying(anvil) as pilot:
         swap = await pilot.held_back()
-        await anvil.call("anvil_impersonateAccount", pilot.config.wallet)
-        await pilot.spend_all("WETH")  # behind the agent's back: nothing is left to sell
+        before = pilot.held("WETH")
+        await pilot.take_permission_back()
+        await pilot.set_base_fee(5 * GWEI)  # a block without it, against which it is run
         await pilot.until(lambda: any(one.is_cancel for one in swap.attempts), "it was not taken back")
-        assert any("would revert" in e.why for e in pilot.attempts())
+        assert any("it would revert now" in one.why for one in pilot.attempts())
+        await anvil.call("evm_mine")
+        await pilot.until(lambda: swap.state is S.CANCELLED)
+        assert pilot.held("WETH") == before
+        await pilot.is_explained()
 
 
 async def test_the_older_attempt_is_mined_and_decides(anvil: SandboxChain) -> None:
     async with flying(anvil) as pilot:
-        await set_base_fee(anvil, 2 * GWEI)
+        await pilot.set_base_fee(2 * GWEI)
         swap = await pilot.held_back()
-        await anvil.call("anvil_setNextBlockBaseFeePerGas", hex(100 * GWEI))
-        await anvil.call("evm_mine")
+        await pilot.set_base_fee(100 * GWEI)
         await pilot.until(lambda: len(swap.attempts) == 2, "it was not outbid")
         first, second = swap.attempts
         await pilot.until(lambda: not pilot.engine.world.attempting)

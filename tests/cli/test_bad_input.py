@@ -21,7 +21,7 @@ from agent.journal.sqlite import SqliteJournal
 pytestmark = pytest.mark.xdist_group("mistakes")
 
 SUBMIT = ("order", "submit", "ETH/USDT", "--side", "sell")
-QUICK_S = 5.0
+QUICK_S = 30.0  # a number that is converted first would take minutes
 
 
 def complains(done: Done, code: int, words: str) -> None:

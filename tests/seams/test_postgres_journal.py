@@ -14,13 +14,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from cli_kit import isthmus
 from engine_kit import Habits, Run, ScriptedBook, WarpClock, booked, replayed, sale, venues_of
 from postgres_server import AGENT, Cable, Server, running_server
 
+from agent.app import open_journal, open_reader
+from agent.cli.reading import replay
+from agent.config import load
 from agent.domain.amount import Amount, Asset
 from agent.domain.errors import JournalError
 from agent.domain.events import BalanceAdopted, EngineStopped, Event, Halted, OrderFilled, OrderSent, Record
@@ -510,7 +515,7 @@ def test_a_full_disk_stops_the_journal_for_good(desk: Desk) -> None:
         " $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$"
     )
     desk.run("CREATE TRIGGER full_disk BEFORE INSERT ON isthmus.record FOR EACH ROW EXECUTE FUNCTION isthmus.full_disk()")
-    with pytest.raises(JournalError, match="takes no more records: .*No space left"):
+    with pytest.raises(JournalError, match=r"takes no more records: .*No space left"):
         write(journal, "does not fit")
     desk.run("DROP TRIGGER full_disk ON isthmus.record")
     with pytest.raises(JournalError, match="takes no more records"):
@@ -853,6 +858,37 @@ def test_a_standby_waits_through_a_restart_of_the_server(desk: Desk) -> None:
     found[0].close()
 
 
+# -- the settings ------------------------------------------------------------------------------------------------------
+
+
+def test_the_settings_lead_there_for_the_agent_and_for_those_who_only_look(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "isthmus.toml"
+    path.write_text(
+        f'account = "fund"\ndurability = "power"\n[journal]\nurl = "{desk.server.url(desk.database)}"\n'
+        'password = "env:JOURNAL_PASSWORD"\nwait_s = 0\n'
+    )
+    monkeypatch.setenv("JOURNAL_PASSWORD", desk.server.password)
+    loaded = load(path)
+    assert open_reader(loaded) is None
+    assert replay(loaded).seq == 0
+    with contextlib.closing(open_journal(loaded)) as journal:
+        assert isinstance(journal, PostgresJournal)
+        assert journal.desk == "fund"
+        journal.append(1, [Halted("binance", "a test")])
+        secured(journal)
+        assert replay(loaded).halted == {"binance": "a test"}
+        with pytest.raises(JournalError, match="another agent holds the desk fund"):
+            open_journal(loaded)
+    done = isthmus("order", "list", "--json", at=tmp_path, JOURNAL_PASSWORD=desk.server.password)
+    assert done.code == 0, done
+    done = isthmus("order", "list", at=tmp_path, JOURNAL_PASSWORD=WRONG_WORD)
+    assert done.code == 1
+    assert "cannot be reached" in done.err
+    assert WRONG_WORD not in done.out + done.err
+
+
 # -- two engines, one database -----------------------------------------------------------------------------------------
 
 
@@ -868,7 +904,9 @@ class OwnTime(asyncio.SelectorEventLoop):
 
 
 async def two_engines(desk: Desk, cable: Cable) -> tuple[ScriptedBook, int, int]:
-    """One trades and loses its network, the other has been waiting. How many orders had left when the first ended and the second began."""
+    """One trades and loses its network, the other has been waiting. How many orders had left when the first ended, and when the
+    second began.
+    """
     book = ScriptedBook(WarpClock(), 5, Habits(delay_s=0.02))
     venues = venues_of(book)
     first = Run(venues, journal=await asyncio.to_thread(desk.open, through=cable, lease_s=LEASE_S))

@@ -123,7 +123,7 @@ async def test_b2_a_ban_is_obeyed_told_and_remembered_over_a_restart(exchange: E
         with pytest.raises(VenueError, match="nothing was sent"):
             await desk.send(desk.cancel("c2", "o1"))
     assert 890 < (int(notes["banned_until_ns"]) - clock.now_ns()) / 1e9 <= 900
-    with pytest.raises(VenueError, match="used up for 8"):
+    with pytest.raises(VenueError, match=r"used up for (900|89\d)"):
         async with trading(exchange, credentials, notes=notes, clock=clock):
             pass
     clock.ahead_ns = 901 * 10**9
@@ -410,9 +410,10 @@ async def test_a_thousand_resting_orders_cost_no_thousand_questions(name: str) -
         gone = [order for _, order in exchange.venue.open_orders("alice")][:15]
         for order in gone:
             exchange.venue.cancel("alice", SYMBOL, order, time.time_ns() // 10**6, "c" + order.client_id)
-        asked = [OrderRef(f"o{number}", NAME, INSTRUMENT, state=S.OPEN, sent_ns=1) for number in range(many)]
+        numbers = {order.client_id: str(order.id) for order in exchange.venue.all_orders("alice", SYMBOL)}
+        asked = [OrderRef(name, NAME, INSTRUMENT, number, state=S.OPEN, sent_ns=1) for name, number in numbers.items()]
         began = time.monotonic()
-        first, second = await desk.venue.snapshot(asked), None
+        first = await desk.venue.snapshot(asked)
         took_s = time.monotonic() - began
         second = await desk.venue.snapshot(asked)
     assert took_s < 2

@@ -98,6 +98,8 @@ class Ledger(msgspec.Struct):
     foreign: list[int] = []  # nonces that somebody else used
     revert_percent: int = 0
     older_percent: int = 0  # how often the miner has only an older attempt
+    reverted: int = 0
+    older_mined: int = 0
     is_stalled: bool = False  # no blocks at all
     is_deaf: bool = False  # blocks come, and ours is in none of them
 
@@ -166,8 +168,9 @@ class Chain:
         if chain.dice.between(0, 99) < chain.older_percent:
             waiting = any(one.body.nonce == nonce for one in chain.mempool.values())
             older = [one for one in chain.held.values() if one.body.nonce == nonce and self._pays(one)]
-            if waiting and older:
-                return chain.dice.pick(older)
+            if waiting and len(older) > 1:
+                chain.older_mined += 1
+                return min(older, key=lambda one: one.body.fee_max)
         found = [one for one in chain.mempool.values() if one.body.nonce == nonce and self._pays(one)]
         return max(found, key=lambda one: one.body.fee_max, default=None)
 
@@ -194,8 +197,11 @@ class Chain:
             case ApproveToken():
                 name = "allowed_weth" if plan.sell.asset == WETH else "allowed_usdt"
                 return "", msgspec.structs.replace(wallet, **{name: int(plan.sell.units)}), ()
+            case SwapBatch() if reverts:
+                self.ledger.reverted += 1
+                return "TooLittleReceived", wallet, ()
             case SwapBatch():
-                return ("TooLittleReceived", wallet, ()) if reverts else self._swap(plan, tx, wallet)
+                return self._swap(plan, tx, wallet)
             case _:
                 return "", wallet, ()
 

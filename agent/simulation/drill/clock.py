@@ -10,13 +10,19 @@ import msgspec
 T = TypeVar("T")
 START_NS = 1_800_000_000 * 10**9
 SECOND = 10**9
+TURNS_MAX = 50_000
 _MASK = (1 << 64) - 1
+
+
+class HangError(RuntimeError):
+    """Somebody is always busy and time cannot go on: a loop that waits for nothing."""
 
 
 class WarpLoop(asyncio.SelectorEventLoop):
     """Time jumps to the next timer when nothing else is left to do. It begins at `warp` seconds."""
 
     warp = 0.0
+    turns = 0  # since time moved last
 
     def time(self) -> float:
         return self.warp
@@ -26,8 +32,11 @@ class WarpLoop(asyncio.SelectorEventLoop):
         while waiting and waiting[0].cancelled():
             heapq.heappop(waiting)._scheduled = False
             self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
-        if not self._ready and waiting:  # type: ignore[attr-defined]
-            self.warp = max(self.warp, waiting[0].when())
+        if not self._ready and waiting and waiting[0].when() > self.warp:  # type: ignore[attr-defined]
+            self.warp, self.turns = waiting[0].when(), 0
+        self.turns += 1
+        if self.turns > TURNS_MAX:
+            raise HangError(f"nothing came to rest at {self.warp:.3f} s, {TURNS_MAX} turns long")
         super()._run_once()  # type: ignore[misc]
 
 

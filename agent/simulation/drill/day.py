@@ -103,7 +103,11 @@ class Scene:
         if is_cut:
             self.weather.count("power-loss")
         self.restarts += 1
-        self._born(life.journal.remains(is_power_lost=is_cut), is_recovery=True)
+        rows = life.journal.remains(is_power_lost=is_cut)
+        for _ in range(self.weather.dice.pick((0, 0, 1, 4, 30))):  # the world goes on without the agent
+            await asyncio.sleep(STEP_S)
+            self._turn(life)
+        self._born(rows, is_recovery=True)
         await asyncio.sleep(0)
         for name in self.accepted.keys() - self.life.engine.state.parents.keys():
             if self.life.engine.state.seq:
@@ -113,16 +117,21 @@ class Scene:
         """Half a second of the world."""
         await asyncio.sleep(STEP_S)
         now_ns = world_ns()
-        for exchange in self.exchanges:
-            exchange.advance(now_ns)
-        self.chain.advance(now_ns)
-        self.gusts.blow(self.life.clock)
+        self._turn(self.life)
         if self.life.trouble or self.life.task.done():
             await self._reborn()
         self.laws.steady()
         if now_ns > self._reminded_ns + REMIND_NS:
             self._reminded_ns = now_ns
             self.life.engine.remind()
+
+    def _turn(self, life: Life) -> None:
+        """The world, with or without the agent."""
+        now_ns = world_ns()
+        for exchange in self.exchanges:
+            exchange.advance(now_ns)
+        self.chain.advance(now_ns)
+        self.gusts.blow(life.clock)
 
     # -- the day ---------------------------------------------------------------------------------------------------------
 
@@ -147,15 +156,22 @@ class Scene:
             self.kills,
             self.restarts,
             len(self.chain.ledger.reorgs),
-            dict(sorted(self.weather.struck.items())),
+            self._struck(),
             tuple(told(one) for one in list(MemoryJournal(rows).read())[-TAIL:]) if self.laws.found else (),
             slowest_s,
         )
+
+    def _struck(self) -> dict[str, int]:
+        chain = self.chain.ledger
+        found = self.weather.struck | {"reverts": chain.reverted, "older-mined": chain.older_mined}
+        return {name: count for name, count in sorted(found.items()) if count}
 
     async def _storm(self) -> None:
         """The faults: parents arrive, clients change their minds, the process dies."""
         roll, weather = self.roll, self.weather
         todo = _wishes(roll, weather)
+        if len({one.side for _, one in todo}) == 2 and weather.has("crossed"):
+            weather.count("crossed")
         cancels = {one.intent_id: at + roll.seconds(1, 20) for at, one in todo if roll.chance(0.25)}
         switch_s = roll.seconds(5, 30) if weather.has("kill-switch") else 1e9
         stop_s = roll.seconds(3, 30) if weather.has("stop") else 1e9
@@ -303,7 +319,7 @@ def _rules(roll: Dice) -> Rules:
 def _wishes(roll: Dice, weather: Weather) -> list[tuple[float, Intent]]:
     """Parents and when they come; their deadlines count from then."""
     found: list[tuple[float, Intent]] = []
-    for number in range(roll.between(1, 4)):
+    for number in range(roll.between(2, 5)):
         both = roll.chance(0.5) or weather.has("crossed")
         side = roll.pick(("sell", "buy")) if both else "sell"
         slices = roll.pick((1, 1, 2, 3))

@@ -424,13 +424,15 @@ class Exchange:
             self._fill(order, order.ticks, lots)
         self._changed()
 
-    def by_hand(self, side: Side, ticks: int, lots: int) -> str:
-        """A person places an order beside the agent; its id."""
+    def by_hand(self, side: Side, ticks: int, lots: int) -> bool:
+        """A person places an order beside the agent; whether it was accepted."""
         book = self.ledger
-        client_id = f"{HAND}{book.number + 1}"
-        self._execute(Request("place", client_id, book.now_ns, side, ticks, lots))
+        try:
+            self._execute(Request("place", f"{HAND}{book.number + 1}", book.now_ns, side, ticks, lots))
+        except RefusedError:
+            return False
         self._changed()
-        return client_id
+        return True
 
     def overfill(self, order: Placed, lots: int) -> None:
         """The exchange lets an order trade more than was ordered, which it should never do."""

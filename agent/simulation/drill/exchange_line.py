@@ -25,7 +25,7 @@ from agent.simulation.drill.market import MAIN, base_of, book_of, quote_of
 PULSE_S = 0.5
 STALE_S = 8.0  # a stream that is silent for so long is given up, whatever its pings say
 FOREVER_S = 3_600.0
-COUNTDOWN_S = 30
+COUNTDOWN_S = 10
 
 
 class ExchangeLine:
@@ -111,13 +111,13 @@ class ExchangeLine:
             raise VenueError(f"{self.name} is down for maintenance")
         if weather.strikes("banned"):
             self._banned_ns = now_ns + 30 * SECOND
-        if now_ns < self._banned_ns:
+        if now_ns < self._banned_ns and weather.has("banned"):
             raise VenueError(f"{self.name}: 418 banned for {(self._banned_ns - now_ns) // SECOND} s", "418")
         if weather.strikes("too-many"):
             raise VenueError(f"{self.name}: 429 Too Many Requests", "429")
         if weather.strikes("revoked"):
             self._revoked_ns = now_ns + 20 * SECOND
-        if now_ns < self._revoked_ns:
+        if now_ns < self._revoked_ns and weather.has("revoked"):
             raise VenueError(f"{self.name}: 401 Invalid API-key", "401")
 
     def _carry_out(self, request: Request) -> Sequence[PrivateFact]:
@@ -198,7 +198,7 @@ class ExchangeLine:
         heard_ns, book_ns, book_seq = world_ns(), 0, 0
         while True:
             self._check()
-            if world_ns() < self._silent_ns:
+            if world_ns() < self._silent_ns and self.weather.has("stalled"):
                 self._told = len(self.exchange.ledger.events)  # what is said now is lost
                 if world_ns() - heard_ns > STALE_S * SECOND:
                     raise VenueError(f"{self.name} was silent for {STALE_S:.0f} s")

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import msgspec
 
 from agent.domain.amount import rescale_up
+from agent.domain.errors import JournalError
 from agent.domain.events import Event, FillReversed, OrderReorged, OrderSent
 from agent.domain.order import ENDED, IN_DOUBT, Order, OrderState
 from agent.domain.plan import CancelOrder, PlaceOrder, Signed, SignedTransaction, SwapBatch
 from agent.engine.state import State
 from agent.simulation.drill.chain import Chain
+from agent.simulation.drill.clock import world_ns
 from agent.simulation.drill.exchange import HAND, Exchange, Placed
 from agent.simulation.drill.faults import Weather
 from agent.simulation.drill.market import AMM, LOT, quote_amount
@@ -37,8 +39,12 @@ LAWS = {
     "breaks": "nothing is left that nobody can explain",
     "halt": "trading is halted only for something that a person must look at",
     "live": "when the faults are over every order ends, and nobody stays in doubt",
+    "flood": "nothing is recorded over and over without time passing",
     "alive": "the agent ends only when it is killed, stopped, or cannot write",
 }
+
+
+FLOOD = 500  # records in one moment
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -59,6 +65,7 @@ class Laws:
         self.journal: PlayJournal | None = None
         self._sent: dict[str, int] = {}  # order id or transaction hash -> the record that says so
         self._named: set[tuple[str, str]] = set()
+        self._moment = (0, 0)  # (when, records since)
 
     def begin(self, state: State, journal: PlayJournal) -> None:
         """A new life of the agent, with what is left of its journal: what was not written never happened."""
@@ -74,7 +81,12 @@ class Laws:
     # -- at every record -----------------------------------------------------------------------------------------------
 
     def before(self, events: Sequence[Event]) -> None:
-        """What is about to be written, held against the state until now."""
+        """What is about to be written, held against the state until now. Raises JournalError when it never ends."""
+        now_ns, count = world_ns(), self._moment[1]
+        self._moment = now_ns, count + len(events) if now_ns == self._moment[0] else 0
+        if self._moment[1] > FLOOD:
+            self.broken("flood", f"{FLOOD} records in one moment, the last a {type(events[-1]).__name__}")
+            raise JournalError("a flood of records; the drill ends it")
         self.steady()
         for offset, event in enumerate(events, 1):
             match event:

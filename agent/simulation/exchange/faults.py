@@ -51,7 +51,7 @@ FAULTS: Final = {
     CLOCK_OFFSET: "the venue's clock is ahead by offset_ms, which may be negative (standing)",
     DUPLICATE_USER_EVENT: "user events are sent twice (kind, skip, count)",
     SWALLOW_USER_EVENT: "user events are not sent: skip=k-1 swallows the k-th (kind, skip, count)",
-    REORDER_USER_EVENTS: "a user event is sent after its successor (kind, skip, count)",
+    REORDER_USER_EVENTS: "a user event is sent after the next of its kind (kind, skip, count)",
     DEPTH_GAP: "diffs of the book are made but not sent (symbol, count)",
     STALL_STREAM: "nothing is sent on market or user streams, pings are answered (kind: market, user or all; standing)",
     DISCONNECT: "the WebSocket connections are cut at once (kind: market, user or all)",

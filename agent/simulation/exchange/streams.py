@@ -158,7 +158,7 @@ class Hub:
         times = 2 if self._faults.strike(fault_names.DUPLICATE_USER_EVENT, kind=kind) else 1
         for _ in range(times):
             self._deliver(account, event)
-        if self._late is not None:
+        if self._late is not None and self._late[1]["e"] == kind:
             late, self._late = self._late, None
             self._deliver(*late)
 

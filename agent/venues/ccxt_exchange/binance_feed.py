@@ -94,9 +94,10 @@ class Feed:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for socket in self._sockets:
-            await socket.close()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # also when we are called off meanwhile
+            await asyncio.gather(*(socket.close() for socket in self._sockets), return_exceptions=True)
 
     # -- sockets ------------------------------------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ class Questions:
 
     async def trades(self, symbol: str, number: int, order_id: str) -> tuple[OrderFilled, ...]:
         """All trades of an order, page by page. Raises VenueError."""
-        wanted = {"symbol": symbol, "orderId": str(number), "limit": str(LIST_MAX)}
+        wanted = {"symbol": symbol, "orderId": str(number), "fromId": "0", "limit": str(LIST_MAX)}  # without fromId: the newest
         found: dict[int, OrderFilled] = {}
         for _ in range(PAGES_MAX):
             reply = await self._client.call(self._api.private_get_mytrades, wanted, weight=5)

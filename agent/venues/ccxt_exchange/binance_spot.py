@@ -155,12 +155,11 @@ class BinanceSpot:
         """See the port DeadMan. Binance USD-M's form: for each symbol, `countdownTime` in ms; 0 stops it. Raises VenueError."""
         if not self.countdown_s:
             raise VenueError(f"{self._client.name} has no dead-man switch: Binance spot offers none")
-        path = self._client.config.dead_man_path.rpartition("/")[2]
         for symbol in self._rules.instruments:
             wanted = {"symbol": symbol, "countdownTime": str(countdown_s * 1_000)}
             try:
                 await self._client.call(
-                    self._api.request, path, "fapiPrivate", "POST", wanted, weight=10, kind="cancel", about=symbol
+                    self._api.fapiprivate_post_countdowncancelall, wanted, weight=10, kind="cancel", about=f"the switch of {symbol}"
                 )
             except OutcomeUnknown as error:
                 raise VenueError(str(error)) from None

@@ -58,6 +58,12 @@ class _Said(Exception):  # noqa: N818 - carries an answer out of ccxt with its s
         self.status, self.code, self.text, self.cause = status, code, text, cause
 
 
+class _Legs(Exception):  # noqa: N818 - carries an answer out of ccxt, which takes its status for a failure
+    def __init__(self, response: Any) -> None:
+        super().__init__("how both legs went")
+        self.response = response
+
+
 class Client:
     """A ccxt exchange with our limits. `proof` knows what the codes of this exchange prove; None: ask ccxt's classes."""
 
@@ -120,6 +126,8 @@ class Client:
     async def _asked(self, what: Callable[..., Awaitable[Any]], *arguments: Any, kind: Kind, about: str) -> Any:
         try:
             return await what(*arguments)
+        except _Legs as legs:
+            return legs.response
         except _Said as said:
             self.conditions.trouble(said.status, said.code, said.text, kind)
             raise self._verdict(said, kind, about) from None
@@ -159,7 +167,7 @@ class Client:
         ) -> None:
             code, text = _code_of(response)
             if is_answer(response):
-                return
+                raise _Legs(response)
             try:
                 original(status, reason, url, verb, headers, body, response, sent_headers, sent_body)
             except ccxt.BaseError as error:

@@ -69,6 +69,9 @@ def test_every_comment_of_the_template_is_good_too(tmp_path: Path) -> None:
     lines = [line.removeprefix("# ") if line.startswith(("# [", "# ")) and ("=" in line or "[" in line or "]" in line) else line
              for line in TEMPLATE.splitlines() if not line.startswith("# Isthmus") and not line.startswith("# (env")]  # fmt: skip
     text = "\n".join(lines).replace("https://…", "https://node.example/key").replace('"0x…"', f'"{ADDRESS}"')
+    text = text.replace('rpc_url_second = "https://node', 'rpc_url_second = "https://other').replace(
+        'private_rpc_url = "https://node', 'private_rpc_url = "https://relay'
+    )
     text = text.replace(f'symbol = "USDT", address = "{ADDRESS}"', f'symbol = "USDT", address = "0x{"22" * 20}"')
     loaded = load(written(tmp_path, text.replace("env:…, file:…, keyring:…", "")))
     assert set(loaded.venues) == {"binance", "uniswap"}
