@@ -124,7 +124,8 @@ class Venue(Protocol):
     def stream(self) -> AsyncIterator[VenueEvent]:
         """Instruments, market facts and our own orders, in the order received. Raises VenueError when the connection is lost.
 
-        The fills of an order come before the report that it ended; `Allowance`s come after the report of what changed them.
+        An order's end may come before its fills if it says how much was `filled`; `Allowance`s come after the report of what
+        changed them.
         """
         ...
 

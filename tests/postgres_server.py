@@ -33,7 +33,7 @@ class Server:
     def __init__(self, binaries: Path, folder: Path) -> None:
         self.password = secrets.token_urlsafe(18)
         self.port = free_port()
-        self._binaries, self._folder = binaries, folder
+        self._binaries, self.folder = binaries, folder
         self._process: subprocess.Popen[bytes] | None = None
         word = folder / "word"
         word.write_text(self.password)
@@ -52,16 +52,16 @@ class Server:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
-            "unix_socket_directories": self._folder,
+            "unix_socket_directories": self.folder,
             "shared_buffers": "16MB",
             "max_connections": 60,
         }
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     self._binaries / "postgres",
                     "-D",
-                    self._folder / "data",
+                    self.folder / "data",
                     *(f"--{name}={value}" for name, value in settings.items()),
                 ],
                 stderr=log,
@@ -75,7 +75,7 @@ class Server:
                 return
             except psycopg.OperationalError as error:
                 if self._process.poll() is not None or time.monotonic() > end:
-                    raise AssertionError((self._folder / "log").read_text()[-2_000:]) from error
+                    raise AssertionError((self.folder / "log").read_text()[-2_000:]) from error
                 time.sleep(0.02)
 
     def stop(self, number: int = signal.SIGINT) -> None:
@@ -91,8 +91,8 @@ class Server:
     def demote(self) -> None:
         """Comes back as a copy that waits for a primary, until `promote`."""
         self.stop()
-        (self._folder / "data" / "standby.signal").touch()
-        self._own(self._folder / "data" / "standby.signal")
+        (self.folder / "data" / "standby.signal").touch()
+        self._own(self.folder / "data" / "standby.signal")
         self.start()
 
     def promote(self) -> None:
@@ -115,7 +115,7 @@ class Server:
             shutil.chown(path, user, self._as_user()["group"])
 
     def _as_user(self) -> dict[str, Any]:
-        place: dict[str, Any] = {"cwd": self._folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}}
+        place: dict[str, Any] = {"cwd": self.folder, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}}
         return place | (unprivileged() if os.geteuid() == 0 else {})
 
 

@@ -32,6 +32,9 @@ class Dispatch:
 
     def start(self, approved: Approved) -> None:
         """Begin to send an order that was approved and journaled."""
+        if approved.attempt:  # at once: whoever decides next must know that one is being made
+            self._recorder.world.attempting.add(approved.plan.order_id)
+            self._recorder.world.attempted_ns[approved.plan.order_id] = self._recorder.clock.now_ns()
         task = asyncio.create_task(self._send(approved))
         self._sends.add(task)
         task.add_done_callback(self._sends.discard)
@@ -52,8 +55,6 @@ class Dispatch:
         if not approved.attempt:
             await self._send_first(approved)
             return
-        world.attempted_ns[plan.order_id] = self._recorder.clock.now_ns()
-        world.attempting.add(plan.order_id)
         try:
             await self._send_again(approved)
         finally:
@@ -87,6 +88,8 @@ class Dispatch:
                     return
                 self._recorder.record([_sent(approved, signed)])
                 await self._recorder.secured()
+                if self._latch.engaged() and not isinstance(plan, CancelTransaction):
+                    return
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     facts = await self._venues[plan.venue].send(signed)
                 self._recorder.absorb(plan.venue, facts)
@@ -128,6 +131,8 @@ class Dispatch:
     async def _deliver(self, plan: Plan, signed: Signed) -> None:
         """One send. From here on the order may exist outside, whatever happens to this program."""
         await self._recorder.secured()
+        if self._is_dropped(plan):  # the disk may have taken its time
+            return
         state, reason = OrderState.UNKNOWN, "the send was interrupted"
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):

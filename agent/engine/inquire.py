@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from agent.domain.amount import Amount, Asset
+from agent.domain.errors import VenueError
 from agent.domain.events import BalanceAdopted, Break, NonceAdopted
 from agent.engine.record import Recorder
 from agent.engine.state import reference_of
@@ -106,5 +107,7 @@ class Inquiry:
         """The first sight of a venue: its balances, zeros left out, are the opening position. Once for each account and venue."""
         if (self._account, snapshot.venue) in self._state.adopted or self._recorder.is_closed:
             return
+        if not snapshot.is_balances_whole:
+            raise VenueError(f"{snapshot.venue} told only a part of the balances: they cannot be taken over")
         held = [one for one in snapshot.balances if one] or list(snapshot.balances[:1])
         self._recorder.record([BalanceAdopted(self._account, snapshot.venue, amount, "opening balance") for amount in held])

@@ -179,6 +179,7 @@ class Engine:
         except TimeoutError:
             pass
         self._recorder.woken.clear()
+        await asyncio.sleep(0)  # a loop that always has news still gives everybody a turn
 
     def _act(self, approved: Approved) -> None:
         self._dispatch.start(approved)
@@ -247,7 +248,7 @@ class Engine:
             if one.is_balance and change:
                 self._recorder.record([BalanceAdopted(one.account, one.venue, change, reason)])
             elif one.is_nonce:
-                self._recorder.record([NonceAdopted(one.venue, one.outside.units, reason)])
+                self._recorder.record([NonceAdopted(one.venue, int(one.outside.units), reason)])
         left = await self.reconcile()
         if not left and not self.is_stopping:
             self._recorder.record([Resumed(scope, reason) for scope in self.state.halted if scope != KILL])

@@ -153,8 +153,8 @@ class Feed:
 class Desk:
     """A wallet with its key, the venue, and the venue's stream."""
 
-    def __init__(self, chain: SandboxChain, venue: Uniswap, config: Config, signer: LocalSigner) -> None:
-        self.chain, self.venue, self.config, self.signer = chain, venue, config, signer
+    def __init__(self, chain: SandboxChain, venue: Uniswap, config: Config, signer: LocalSigner, key: bytes) -> None:
+        self.chain, self.venue, self.config, self.signer, self.key = chain, venue, config, signer, key
         self.book = chain.deployment
         self.feed = Feed(venue)
         self.weth, self.usdt = config.assets["WETH"], config.assets["USDT"]
@@ -213,11 +213,16 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def open_desk(chain: SandboxChain, rpc_url: str = "", **changes: Any) -> AsyncIterator[Desk]:
-    """A fresh funded wallet on a running chain, with the venue connected and its stream read until all is listed."""
-    signer = LocalSigner(bytearray(secrets.token_bytes(32)))
+async def open_desk(chain: SandboxChain, rpc_url: str = "", *, after: Desk | None = None, **changes: Any) -> AsyncIterator[Desk]:
+    """A fresh funded wallet on a running chain, with the venue connected and its stream read until all is listed.
+
+    `after` another desk: the same wallet and an agent that has forgotten everything.
+    """
+    key = secrets.token_bytes(32) if after is None else after.key
+    signer = LocalSigner(bytearray(key))
     book = chain.deployment
-    await chain.fund(signer.address, {"ETH": "10", "WETH": "100", "USDT": "500000"})
+    if after is None:
+        await chain.fund(signer.address, {"ETH": "10", "WETH": "100", "USDT": "500000"})
     config = Config.model_validate(settings(book, rpc_url or chain.rpc_url, signer.address, **changes))
     tokens = frozenset(token.address for token in config.tokens)
     router, permit2 = config.contracts.universal_router, config.contracts.permit2
@@ -225,7 +230,7 @@ async def open_desk(chain: SandboxChain, rpc_url: str = "", **changes: Any) -> A
     signer.allow(swap_policy(config.chain_id, signer.address, router, permit2, tokens, 500 * GWEI, 3_000_000, anchor))
     venue = await connect("uniswap", config, Tools(RealClock()))
     assert isinstance(venue, Uniswap)
-    desk = Desk(chain, venue, config, signer)
+    desk = Desk(chain, venue, config, signer, key)
     try:
         await desk.feed.until(lambda events: True if sum(isinstance(e, Allowance) for e in events) == len(config.tokens) else None)
         yield desk

@@ -1,4 +1,4 @@
-"""The whole engine over one real chain, with a key of its own, a journal in memory, and a check of every wei from the receipts alone."""
+"""The whole engine over one real chain, with a key of its own and a journal in memory; every wei is checked from receipts alone."""
 
 import asyncio
 import contextlib
@@ -25,17 +25,18 @@ from agent.keys.policy import swap_policy
 from agent.market.view import Market
 from agent.ports import Tools
 from agent.risk.limits import Limits
+from agent.settlement.knobs import Knobs
 from agent.simulation.chain.world import SandboxChain
 from agent.venues.uniswap import Config, connect
 
-NAME, MAIN, WAIT_S = "uniswap", "main", 40.0
+NAME, MAIN, WAIT_S = "uniswap", "main", 12.0
 WETH_ALLOWANCES = 4  # WETH9's place of the mapping of allowances
 QUIET_BLOCKS = 80  # between funding and trading: no reorganisation of a drill reaches the funding
 
 
 def rules(**changes: Any) -> Rules:
     limits = Limits({"USDT": 10**24}, {"ETH": 10**20}, gas_fee_cap=changes.pop("gas_fee_cap", 200 * GWEI))
-    return Rules(limits, **{"deadline_s": 500, **changes})
+    return Rules(limits, **{"deadline_s": 500, "knobs": Knobs(inflight_check_threshold_ms=500), **changes})
 
 
 class Pilot:
@@ -59,6 +60,10 @@ class Pilot:
         await self.sell()
         await self.until(lambda: any(order.state is OrderState.OPEN for order in self._swaps()), "no swap waits")
         return self._swaps()[-1]
+
+    async def attempted(self, met: Callable[[], object], why: str) -> None:
+        """As `until`, and what was signed has left."""
+        await self.until(lambda: met() and not self.engine.world.attempting, why)
 
     async def set_base_fee(self, wei: int) -> None:
         """A block that costs so much, which therefore takes none of ours that pay less."""

@@ -1,8 +1,8 @@
-"""A node that misbehaves on purpose: it stands before a real one, passes everything on, and lies, lags, cuts or falls silent when told."""
+"""A node that misbehaves on purpose: it stands before a real one and passes everything on, or lies, lags and falls silent."""
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import ClientSession, web
@@ -19,6 +19,7 @@ class Proxy:
         self.nulls: set[str] = set()  # methods that are answered with nothing: an index that lags
         self.refused: dict[str, str] = {}  # method -> the words with which it is refused
         self.lag = 0  # blocks that its newest is behind
+        self.twist: Callable[[str, Any], Any] = lambda _, found: found  # (method, answer) -> what is said instead
         self.asked: list[tuple[str, list[Any]]] = []
 
     def count(self, method: str) -> int:
@@ -41,6 +42,8 @@ class Proxy:
             newest = await self._ask({**call, "method": "eth_blockNumber", "params": []})
             call["params"] = [hex(int(newest["result"], 16) - self.lag), *params[1:]]
         passed = await self._ask(call)
+        if "result" in passed:
+            passed["result"] = self.twist(method, passed["result"])
         return _hung_up(request) if method in self.cut else web.json_response(passed)
 
     async def _ask(self, call: dict[str, Any]) -> Any:

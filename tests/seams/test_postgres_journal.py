@@ -5,6 +5,7 @@ The server is real, and so is what happens to it: it is crashed, demoted and cut
 
 import asyncio
 import contextlib
+import os
 import random
 import select
 import signal
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.xdist_group("postgres")
 
 COIN = Asset("ETH", "binance", 18, "ETH")
 LEASE_S = 1.5
+GRACE_S = 1.0  # for a machine that is busy with other things
 WRONG_WORD = "p4ss/w0rd:x"
 DEADLINE_S = 30.0
 
@@ -549,7 +551,7 @@ def test_a_standby_waits_and_takes_over(desk: Desk) -> None:
     began = time.monotonic()
     with pytest.raises(JournalError, match="another agent holds the desk"):
         desk.open(wait_s=0.3)
-    assert 0.3 <= time.monotonic() - began < LEASE_S
+    assert 0.3 <= time.monotonic() - began < LEASE_S + GRACE_S
     standby = threading.Thread(target=lambda: found.append(desk.open(wait_s=DEADLINE_S)))
     standby.start()
     write(first, "a standby changes nothing")
@@ -596,6 +598,54 @@ def test_an_expired_lease_takes_nothing_even_if_nobody_took_over(desk: Desk) -> 
         write(first, "never")
     first.close()
     assert texts(desk) == []
+
+
+def test_an_idle_agent_learns_that_it_was_overtaken(desk: Desk) -> None:
+    first = desk.open(lease_s=LEASE_S)
+    assert first._lease is not None
+    desk.expire()
+    second = desk.open(lease_s=60.0)
+    assert first._lease._over.wait(LEASE_S + GRACE_S)
+    with pytest.raises(JournalError, match="another agent took over the desk main"):
+        first.append(1, note("never"))
+    assert second.head[0] == 0
+
+
+def test_the_clock_alone_stops_an_agent_that_was_frozen(desk: Desk) -> None:
+    """Its first step after it woke up is an append or a send, before any thread of the lease has looked."""
+    journal = desk.open(lease_s=60.0)
+    write(journal, "before")
+    assert journal._lease is not None
+    journal._lease._until_s = 0.0
+    for attempt in (lambda: secured(journal, 1), lambda: journal.append(1, note("never"))):
+        with pytest.raises(JournalError, match="could not be renewed in time"):
+            attempt()
+    journal.close()
+    assert texts(desk) == ["before"]
+
+
+def test_a_record_that_arrived_is_no_leave_to_act_once_the_lease_is_lost(desk: Desk) -> None:
+    """The commit was heard of, and the lease lost, before the loop came round to whoever waits."""
+    journal = desk.open()
+    assert journal._lease is not None
+
+    async def wait() -> None:
+        with desk.server.admin(desk.database) as session:
+            session.execute("BEGIN")
+            session.execute("SELECT seq FROM isthmus.head FOR UPDATE")  # holds the append up
+            journal.append(1, note("stored"))
+            waiting = asyncio.create_task(journal.secured(1))
+            await asyncio.sleep(0)
+            session.execute("COMMIT")
+        assert len(list(journal.read())) == 1  # blocks this loop until it is stored
+        journal._lease.lose("a test")  # type: ignore[union-attr]
+        async with asyncio.timeout(DEADLINE_S):
+            await waiting
+
+    with pytest.raises(JournalError, match="may not write any more: a test"):
+        asyncio.run(wait())
+    journal.close()
+    assert texts(desk) == ["stored"]
 
 
 def test_a_head_that_moved_without_us_stops_us(desk: Desk) -> None:
@@ -719,7 +769,7 @@ def test_killed_agents_lose_nothing_that_they_acknowledged_and_hand_over(desk: D
             acknowledged = max([acknowledged, *map(int, (line for line in writer.rest() if line.isdigit()))])
         killed = time.monotonic()
         assert select.select([waiting.stdout], [], [], DEADLINE_S)[0]
-        assert time.monotonic() - killed < LEASE_S + 1.0
+        assert time.monotonic() - killed < LEASE_S + 2 * GRACE_S
         assert len(desk.rows()) >= acknowledged
     waiting.close()
     texts(desk)
@@ -729,7 +779,7 @@ def test_killed_agents_lose_nothing_that_they_acknowledged_and_hand_over(desk: D
 
 
 def test_sessions_that_are_ended_while_we_write_lose_and_repeat_nothing(desk: Desk) -> None:
-    journal, said, ended = desk.open(lease_s=5.0), [], 0
+    journal, said, ended = desk.open(lease_s=60.0), [], 0
     for round_ in range(6):
         said += [f"{round_}:{i}" for i in range(200)]
         for text in said[-200:]:
@@ -744,7 +794,7 @@ def test_sessions_that_are_ended_while_we_write_lose_and_repeat_nothing(desk: De
 
 @pytest.mark.parametrize("how", ["lose_request", "lose_reply"])
 def test_a_commit_that_nobody_heard_of_is_asked_for_and_made_once(desk: Desk, cable: Cable, how: str) -> None:
-    journal = desk.open(through=cable, lease_s=5.0)
+    journal = desk.open(through=cable, lease_s=60.0)
     said = []
     for round_ in range(4):
         said += [f"marked {round_}", f"after {round_}"]
@@ -771,10 +821,10 @@ def test_an_agent_without_a_network_stops_before_another_may_begin(desk: Desk, c
     waiting = threading.Thread(target=wait)
     waiting.start()
     second = desk.open(wait_s=DEADLINE_S)
-    taken = time.monotonic()
+    with pytest.raises(JournalError, match="may not write any more"):
+        first.append(2, note("never"))  # it knew before the other began, whatever its threads had time for
     waiting.join(DEADLINE_S)
-    assert stopped[0] < taken
-    assert stopped[0] - began < LEASE_S
+    assert stopped[0] - began < LEASE_S + GRACE_S
     for attempt in (lambda: first.append(2, note("never")), lambda: secured(first, 1)):
         with pytest.raises(JournalError, match="may not write any more: its lease on the desk main could not be renewed"):
             attempt()
@@ -792,13 +842,13 @@ def test_an_idle_agent_without_a_network_stops_too_and_closes_in_bounds(desk: De
     began = time.monotonic()
     assert journal._lease is not None
     assert journal._lease._over.wait(DEADLINE_S)
-    assert LEASE_S * (1 - MARGIN) / 2 < time.monotonic() - began < LEASE_S
+    assert LEASE_S * (1 - MARGIN) / 2 < time.monotonic() - began < LEASE_S + GRACE_S
     journal.close()
-    assert time.monotonic() - began < LEASE_S + 1
+    assert time.monotonic() - began < LEASE_S + 2 * GRACE_S
 
 
 def test_a_server_that_crashes_and_comes_back_is_waited_for(desk: Desk) -> None:
-    journal, said = desk.open(lease_s=8.0), ["before"]
+    journal, said = desk.open(lease_s=60.0), ["before"]
     write(journal, "before")
     for round_ in range(1):
         desk.server.crash()
@@ -822,7 +872,7 @@ def test_a_server_that_does_not_come_back_stops_the_agent_within_its_lease(desk:
         journal.append(1, note("never"))
         with pytest.raises(JournalError, match="could not be renewed in time"):
             secured(journal)
-        assert time.monotonic() - began < LEASE_S
+        assert time.monotonic() - began < LEASE_S + GRACE_S
         journal.close()
     finally:
         desk.server.start()
@@ -830,7 +880,7 @@ def test_a_server_that_does_not_come_back_stops_the_agent_within_its_lease(desk:
 
 
 def test_a_copy_of_the_server_decides_nothing_until_it_is_promoted(desk: Desk) -> None:
-    journal = desk.open(lease_s=10.0)
+    journal = desk.open(lease_s=60.0)
     write(journal, "before")
     desk.server.demote()
     for options in ({}, {"read_only": True}):
@@ -844,7 +894,7 @@ def test_a_copy_of_the_server_decides_nothing_until_it_is_promoted(desk: Desk) -
 
 
 def test_a_standby_waits_through_a_restart_of_the_server(desk: Desk) -> None:
-    first, found = desk.open(lease_s=8.0), []
+    first, found = desk.open(lease_s=60.0), []
     standby = threading.Thread(target=lambda: found.append(desk.open(wait_s=DEADLINE_S)))
     standby.start()
     while not desk.run("SELECT 1 FROM pg_stat_activity WHERE application_name = 'isthmus main waiting'"):
@@ -856,6 +906,29 @@ def test_a_standby_waits_through_a_restart_of_the_server(desk: Desk) -> None:
     standby.join(DEADLINE_S)
     assert found[0].epoch == 2
     found[0].close()
+
+
+def test_a_unix_socket_serves_as_well(desk: Desk) -> None:
+    """And is cut as well: the server's process is frozen, so that nothing else ends the wait."""
+    url = f"postgresql://{AGENT}@/{desk.database}?host={desk.server.folder}&port={desk.server.port}"
+    journal = PostgresJournal(url, password=desk.word, lease_s=LEASE_S)
+    write(journal, "through the socket")
+    (pid,) = desk.run(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = %s ORDER BY backend_start", session_name("main", 1)
+    )[-1]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        desk.run("SELECT 1")
+        began = time.monotonic()
+        journal.append(1, note("held up"))
+        assert journal._lease is not None
+        journal._lease.lose("a test")
+        with pytest.raises(JournalError, match="may not write any more: a test"):
+            secured(journal)
+        journal.close()
+        assert time.monotonic() - began < LEASE_S + GRACE_S
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 # -- the settings ------------------------------------------------------------------------------------------------------
@@ -918,7 +991,7 @@ async def two_engines(desk: Desk, cable: Cable) -> tuple[ScriptedBook, int, int]
     assert not waiting.done()
     cable.freeze()
     with pytest.raises(JournalError, match="may not write any more"):
-        async with asyncio.timeout(LEASE_S + 1):
+        async with asyncio.timeout(LEASE_S + GRACE_S):
             await first.task
     at_end = len(book.arrivals)
     second = Run(venues, journal=await waiting)

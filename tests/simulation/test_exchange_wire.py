@@ -582,6 +582,32 @@ async def test_weights_are_counted_and_limits_enforced_on_request(client: Client
         await strict.stop()
 
 
+async def test_amendments_and_replacements_on_the_web_socket_too(client: Client, session: aiohttp.ClientSession) -> None:
+    async with session.ws_connect(f"{client.exchange.ws_url}/ws-api/v3") as ws:
+        await ws.send_str(client.call("userDataStream.subscribe.signature"))
+        await client.order(newClientOrderId="a")
+        wanted = {"symbol": "ETHUSDT", "origClientOrderId": "a", "newQty": "0.005"}
+        await ws.send_str(client.call("order.amend.keepPriority", **wanted, newClientOrderId="b"))
+        event = (await receive(ws, lambda m: m.get("event", {}).get("x") == "REPLACED"))["event"]
+        assert [event[name] for name in ("c", "C", "X", "q", "z")] == ["b", "a", "NEW", "0.00500000", "0.00000000"]
+        reply = await receive(ws, lambda m: m.get("id") == "order.amend.keepPriority")
+        amended = reply["result"]["amendedOrder"]
+        assert [amended[name] for name in ("origClientOrderId", "clientOrderId", "qty")] == ["a", "b", "0.00500000"]
+        assert (await client.signed("GET", "/api/v3/account"))[1]["balances"][0]["locked"] == "13.00000000"
+        _, refused = await client.signed(
+            "PUT", "/api/v3/order/amend/keepPriority", symbol="ETHUSDT", orderId=event["i"], newQty="0.006"
+        )
+        assert refused["code"] == -2038
+        mode = {"cancelReplaceMode": "STOP_ON_FAILURE", "cancelOrigClientOrderId": "b"}
+        client.exchange.fault("partial_cancel_replace")
+        await ws.send_str(client.call("order.cancelReplace", **ORDER, **mode))
+        reply = await receive(ws, lambda m: m.get("id") == "order.cancelReplace")
+        assert (reply["status"], reply["error"]["code"]) == (409, -2021)
+        data = reply["error"]["data"]
+        assert (data["cancelResult"], data["newOrderResult"]) == ("SUCCESS", "FAILURE")
+        assert (data["cancelResponse"]["origClientOrderId"], data["newOrderResponse"]["code"]) == ("b", -2010)
+
+
 async def test_the_account_can_be_withdrawn_from(client: Client) -> None:
     await client.order(side="SELL", price="2700", quantity="4")
     path = "/sapi/v1/capital/withdraw/apply"

@@ -1,18 +1,20 @@
 """The power fails at every point of a scripted run: whatever the disk had not yet kept is cut off, torn, mixed or turned to noise.
 
 The run is captured after every append and every sync, file by file. What the disk may hold after a power loss follows from what was
-synced when: bytes written since then are there or not, in any mixture of sectors. From each such state the journal is opened as the
-agent opens it. What comes back must be a beginning of what was written, with every record that was said to be safe. As a control,
-disks that broke their promise are simulated too: there the journal must refuse, and never come back shorter.
+synced when: bytes written since then are there or not, in any mixture of sectors; what was synced stays. From each such state the
+journal is opened as the agent opens it. What comes back must be a beginning of what was written, with every record that was said to
+be safe. As a control, disks that broke their promise are simulated too: there the journal must refuse, and never come back shorter.
 
 That the promise is asked of the disk in the right order is not assumed: the last tests watch the system calls.
 """
 
+import os
 import random
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +75,17 @@ def _small_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flush, "PAUSE_S", 3_600.0)
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """In memory where there is a file system for that: these disks are simulated anyway."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as name:
+        yield Path(name)
+
+
 def look(path: Path) -> Files:
     log, head = store.log_path(path), head_path(path)
     return Files(path.read_bytes(), log.read_bytes() if log.exists() else b"", head.read_bytes() if head.exists() else None)
@@ -129,10 +142,14 @@ Damage = Callable[[bytes, bytes, random.Random], bytes]
 
 
 def changed(old: bytes, new: bytes) -> list[int]:
-    """The sectors in which two states of a file differ."""
+    """The sectors in which two states of a file differ, the first from the first byte that does."""
     size = max(len(old), len(new))
     old, new = old.ljust(size, b"\0"), new.ljust(size, b"\0")
-    return [at for at in range(0, size, SECTOR) if old[at : at + SECTOR] != new[at : at + SECTOR]]
+    sectors = [at for at in range(0, size, SECTOR) if old[at : at + SECTOR] != new[at : at + SECTOR]]
+    if sectors:
+        first = sectors[0]
+        sectors[0] = next(at for at in range(first, first + SECTOR) if old[at] != new[at])
+    return sectors
 
 
 def mixed(old: bytes, new: bytes, dice: random.Random) -> bytes:
@@ -141,7 +158,8 @@ def mixed(old: bytes, new: bytes, dice: random.Random) -> bytes:
     share = dice.random()
     for at in changed(old, new):
         if dice.random() < share:
-            found[at : at + SECTOR] = new[at : at + SECTOR]
+            end = (at // SECTOR + 1) * SECTOR
+            found[at:end] = new[at:end]
     return bytes(found)
 
 
@@ -150,7 +168,7 @@ def torn(old: bytes, new: bytes, dice: random.Random) -> bytes:
     sectors = changed(old, new)
     if not sectors:
         return new
-    end = min(sectors[-1] + SECTOR, len(new))
+    end = min((sectors[-1] // SECTOR + 1) * SECTOR, len(new))
     at = max(sectors[0], end - dice.randrange(1, PAGE + 1))
     kind = dice.randrange(3)
     noise = (old.ljust(end, b"\0")[at:end], bytes(end - at), dice.randbytes(end - at))[kind]
@@ -221,13 +239,13 @@ def sweep(folder: Path, run: Run, durability: Durability, tries: int, seed: int)
 
 
 @MODES
-async def test_a_power_loss_at_any_point_loses_nothing_that_was_safe(tmp_path: Path, durability: Durability) -> None:
-    run = await record(tmp_path, durability, length=45, seed=1)
+async def test_a_power_loss_at_any_point_loses_nothing_that_was_safe(folder: Path, durability: Durability) -> None:
+    run = await record(folder, durability, length=45, seed=1)
     whats = [point.what for point in run.points]
     assert whats.count("move") >= 3, "the log began anew several times"
-    report = sweep(tmp_path, run, durability, tries=1, seed=2)
+    report = sweep(folder, run, durability, tries=2, seed=2)
     assert report.lost == 0
-    assert report.points >= 300
+    assert report.points >= 600
     assert report.came_back_further > 20, "some of what was not promised had reached the disk"
 
 
@@ -235,18 +253,21 @@ async def test_a_power_loss_at_any_point_loses_nothing_that_was_safe(tmp_path: P
 @MODES
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.timeout(1_800)
-async def test_a_power_loss_at_any_point_of_many_runs(tmp_path: Path, durability: Durability, seed: int) -> None:
-    run = await record(tmp_path, durability, length=200, seed=seed)
-    report = sweep(tmp_path, run, durability, tries=5, seed=seed)
+async def test_a_power_loss_at_any_point_of_many_runs(folder: Path, durability: Durability, seed: int) -> None:
+    run = await record(folder, durability, length=200, seed=seed)
+    report = sweep(folder, run, durability, tries=5, seed=seed)
     assert report.lost == 0
     assert report.points > 6_000
 
 
 @MODES
-async def test_the_log_is_cut_at_every_border_of_a_frame(tmp_path: Path, durability: Durability) -> None:
-    """Without gaps: from one sync to the end of the run, before, at and after each frame."""
-    path = tmp_path / "after.sqlite"
-    run = await record(tmp_path, durability, length=9, seed=3)
+async def test_the_log_is_cut_at_every_border_of_a_frame(
+    folder: Path, durability: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without gaps, in a log that was never moved: before, at and after each frame, as if nothing had been synced."""
+    monkeypatch.setattr(sqlite, "MOVE_PAGES", 1_000)
+    path = folder / "after.sqlite"
+    run = await record(folder, durability, length=9, seed=3)
     end = next(point for point in run.points if point.what == "end")
     last = (max(changed(b"", end.new.log)) + SECTOR - LOG_HEADER) // FRAME * FRAME + FRAME
     seqs = []
@@ -262,10 +283,10 @@ async def test_the_log_is_cut_at_every_border_of_a_frame(tmp_path: Path, durabil
 
 
 @MODES
-async def test_a_disk_that_broke_its_promise_is_refused(tmp_path: Path, durability: Durability) -> None:
+async def test_a_disk_that_broke_its_promise_is_refused(folder: Path, durability: Durability) -> None:
     """The control: records that were safe are gone, at the end or in the middle of the log. No such journal opens."""
-    dice, path, refused = random.Random(4), tmp_path / "after.sqlite", 0
-    run = await record(tmp_path, durability, length=45, seed=5)
+    dice, path, refused = random.Random(4), folder / "after.sqlite", 0
+    run = await record(folder, durability, length=45, seed=5)
     synced = [point.new for point in run.points if point.what == "append" and point.safe == point.written] or [
         point.old for point in run.points if point.what == "append" and point.safe
     ]
@@ -278,7 +299,7 @@ async def test_a_disk_that_broke_its_promise_is_refused(tmp_path: Path, durabili
                 journal = reopen(path, files._replace(log=log), durability)
             except JournalError as error:
                 refused += 1
-                assert re.search(r"ends at record \d+, but record \d+ was safe on the disk", str(error))  # noqa: PT017
+                assert re.search(r"but record \d+ was safe on the disk|is malformed", str(error))  # noqa: PT017
                 continue
             seq, found = journal.head
             assert found == run.hashes[seq]

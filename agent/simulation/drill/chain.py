@@ -186,7 +186,7 @@ class Chain:
         chain.effects[body.nonce] = tx.hash
         for other in [one for one in chain.mempool.values() if one.body.nonce <= body.nonce]:
             del chain.mempool[other.hash]
-        if trouble in ("InvalidNonce", "AllowanceTooLow"):
+        if trouble in ("InvalidNonce", "AllowanceTooLow") and not chain.reorgs:  # after those, what was built on may be gone
             chain.blunders.append(f"{body.order_id} in block {number}: {trouble}")
         return Receipt(tx, cost, used, trouble, fills)
 
@@ -259,7 +259,7 @@ class Chain:
         rival = next((one for one in chain.mempool.values() if one.body.nonce == body.nonce), None)
         if rival is not None:
             self._outbid(rival, tx)
-        elif body.nonce > chain.wallet.nonce + len(chain.mempool):
+        elif set(range(chain.wallet.nonce, body.nonce)) - {one.body.nonce for one in chain.held.values()}:
             chain.blunders.append(f"{body.order_id} has number {body.nonce}, the chain waits for {chain.wallet.nonce}")
         chain.mempool[tx.hash] = chain.held[tx.hash] = tx
         self._changed()
@@ -268,7 +268,10 @@ class Chain:
     def _outbid(self, rival: Tx, tx: Tx) -> None:
         needed = [fee * REPLACE_PER_MILLE for fee in (rival.body.fee_max, rival.body.tip)]
         offered = [fee * 1_000 for fee in (tx.body.fee_max, tx.body.tip)]
-        if any(bid < ask for bid, ask in zip(offered, needed, strict=True)):
+        is_short = any(bid < ask for bid, ask in zip(offered, needed, strict=True))
+        if is_short and (not rival.body.order_id or tx.hash in self.ledger.held):
+            raise NodeError("replacement transaction underpriced")  # of a stranger nobody knows; and the same bytes may come late
+        if is_short:
             self.ledger.blunders.append(f"{tx.body.order_id} outbids {rival.body.order_id} by too little")
             raise NodeError("replacement transaction underpriced")
         if rival.body.order_id != tx.body.order_id:

@@ -67,6 +67,10 @@ class Scene:
         self.laws = Laws(self.exchanges, self.chain, self.weather, self.latch)
         self.gusts = Gusts(self.exchanges, self.chain, self.weather, self.latch)
         self.rules = _rules(self.roll)
+        for exchange in self.exchanges:
+            exchange.ledger.haste = self.roll.pick((0, 50, 90))
+            exchange.ledger.appetite = self.roll.pick((0, 3, 30))
+        self.chain.ledger.block_ns = self.roll.pick((1, 1, 2, 4)) * SECOND
         self.kills = self.restarts = 0
         self.accepted: dict[str, Intent] = {}
         self._left = self.weather.dice.between(1, 3) if self.weather.has("kill") else 0
@@ -139,6 +143,7 @@ class Scene:
         await self._storm()
         self.weather.clear()
         self.gusts.calm()
+        self.life.death.spare()
         slowest_s = await self._quiet()
         await self._reckon()
         rows = await self._over()
@@ -172,7 +177,7 @@ class Scene:
         todo = _wishes(roll, weather)
         if len({one.side for _, one in todo}) == 2 and weather.has("crossed"):
             weather.count("crossed")
-        cancels = {one.intent_id: at + roll.seconds(1, 20) for at, one in todo if roll.chance(0.25)}
+        cancels = {one.intent_id: at + roll.seconds(1, 20) for at, one in todo if roll.chance(0.4)}
         switch_s = roll.seconds(5, 30) if weather.has("kill-switch") else 1e9
         stop_s = roll.seconds(3, 30) if weather.has("stop") else 1e9
         for turn in range(int(STORM_S / STEP_S)):
@@ -313,7 +318,7 @@ def _rules(roll: Dice) -> Rules:
     claims = ("*",) if roll.chance(0.5) else ()
     knobs = Knobs(reconciliation_startup_delay_secs=5.0, external_order_claims=claims)
     limits = Limits({"USDT": 10**24}, {"ETH": 10**20}, gas_limit_max=3_000_000)
-    return Rules(limits, deadline_s=roll.pick((20, 60)), outbid_after_s=roll.pick((6, 15)), knobs=knobs)
+    return Rules(limits, roll.pick((0, 1, 10)), deadline_s=roll.pick((20, 60)), outbid_after_s=roll.pick((6, 15)), knobs=knobs)
 
 
 def _wishes(roll: Dice, weather: Weather) -> list[tuple[float, Intent]]:
@@ -327,7 +332,7 @@ def _wishes(roll: Dice, weather: Weather) -> list[tuple[float, Intent]]:
             f"p{number}",
             str(roll.between(2, 12)),
             side,
-            roll.between(10, 45) * SECOND,
+            roll.between(8, 40) * SECOND,
             slices=slices,
             interval_ns=roll.between(0, 4) * SECOND,
             rests=roll.chance(0.5),

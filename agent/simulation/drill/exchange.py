@@ -118,6 +118,7 @@ class Ledger(msgspec.Struct):
     status: Literal["TRADING", "CANCEL_ONLY"] = "TRADING"
     dead_man_ns: int = 0  # when it cancels everything; 0: never
     appetite: int = 30  # percent of ticks at which somebody takes from the book
+    haste: int = 0  # percent of orders before which somebody took most of what the book showed
     taken_back: list[str] = []  # orders that it cancelled or cut by itself
     late_ids: list[str] = []  # orders that traded after they had ended
 
@@ -259,6 +260,9 @@ class Exchange:
             raise RefusedError("-2010", "The order cannot be filled at once.")
         book.orders[order.client_id] = order
         self._tell(order)
+        if book.dice.between(0, 99) < book.haste:
+            book.bid_lots = [lots * book.dice.between(0, 20) // 100 for lots in book.bid_lots]
+            book.ask_lots = [lots * book.dice.between(0, 20) // 100 for lots in book.ask_lots]
         self._match(order)
         if order.open_lots and request.time_in_force == "IOC":
             self._end(order, OrderState.EXPIRED, "")

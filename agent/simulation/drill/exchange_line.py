@@ -130,10 +130,6 @@ class ExchangeLine:
         if request.action == "cancel":
             self._race(request.target_id)
         try:
-            if request.action == "replace" and weather.strikes("half-replace"):
-                exchange.arrive(Request("cancel", request.client_id, request.sent_ns, target_id=request.target_id), now_ns)
-                exchange.ledger.refused[request.client_id] = "-2021 Order cancel-replace partially failed."
-                raise RefusedError("-2021", "Order cancel-replace partially failed.")
             facts = [one for one in exchange.arrive(request, now_ns) if not isinstance(one, VenueStatus)]
             if weather.strikes("duplicate-id"):
                 exchange.arrive(request, now_ns)

@@ -12,20 +12,24 @@ from agent.simulation.drill.clock import Dice, dice
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """`low` to `high`: its chance each time it could strike, drawn for each day. `halts`: a person must look afterwards."""
+    """`low` to `high`: its chance each time it could strike, drawn for each day. `halts`: a person must look afterwards.
+
+    `needs`: another fault without which it has nothing to strike.
+    """
 
     rows: str
     text: str
     low: float = 0.02
     high: float = 0.4
     halts: bool = False
+    needs: str = ""
 
 
 FAULTS: dict[str, Fault] = {
     # -- the process and its disk
     "kill": Fault("A1", "kill -9 at a record of the journal, often while an order is under way, then a new start", 1, 1),
-    "kill-in-recovery": Fault("A1", "kill -9 again while the new start still asks what became of its orders", 0.5, 1),
-    "power-loss": Fault("A2", "the machine loses power: records that were not secured yet are gone", 0.5, 1),
+    "kill-in-recovery": Fault("A1", "kill -9 again while the new start still asks what became of its orders", 0.5, 1, needs="kill"),
+    "power-loss": Fault("A2", "the machine loses power: records that were not secured yet are gone", 0.5, 1, needs="slow-disk"),
     "slow-disk": Fault("A2 A4", "records are secured late, by up to a second", 0.2, 1),
     "disk-full": Fault("A3", "the journal refuses a record; the process ends and starts again with room", 0.003, 0.02),
     "disk-error": Fault("A4", "the disk refuses to secure what was written; the process ends and starts again", 0.003, 0.02),
@@ -43,7 +47,6 @@ FAULTS: dict[str, Fault] = {
     "duplicate-id": Fault("B1 B19", "a request reaches the exchange twice, and what is answered is that the id was used"),
     "too-many": Fault("B2", "429: certainly not carried out"),
     "banned": Fault("B2", "418: nothing is carried out for half a minute", 0.002, 0.02),
-    "half-replace": Fault("B3", "of a replacement only the cancel succeeds", 0.1, 0.5),
     "rejected": Fault("B12 B16", "an exchange refuses an order for a reason of its own"),
     "slow-reply": Fault("B5", "replies arrive after the news of what they answer", 0.1, 0.6),
     # -- exchanges: their streams and lists
@@ -56,13 +59,13 @@ FAULTS: dict[str, Fault] = {
     "cut": Fault("B10", "a stream breaks", 0.005, 0.05),
     "no-connection": Fault("B10", "connecting fails", 0.1, 0.7),
     "no-snapshot": Fault("B11", "a snapshot fails or hangs"),
-    "cut-list": Fault("B11", "the list of open orders is cut off without a word"),
+    "cut-list": Fault("B11", "the list of open orders is cut off without a word", 0.2, 0.8),
     "cut-balances": Fault("B11", "the list of balances is cut off, which the venue says"),
     # -- exchanges: what they do by themselves
-    "late-fill": Fault("B6", "an order trades after it was told cancelled", 0.1, 0.6, halts=True),
+    "late-fill": Fault("B6", "an order trades after it was told cancelled", 0.3, 0.9, halts=True),
     "bust": Fault("B7", "a trade is taken back", 0.002, 0.02, halts=True),
-    "overfill": Fault("B7", "an order trades more than was ordered", 0.002, 0.01, halts=True),
-    "amended": Fault("B7", "the exchange cuts an order that rests", 0.01, 0.1),
+    "overfill": Fault("B7", "an order trades more than was ordered", 0.05, 0.2, halts=True),
+    "amended": Fault("B7", "the exchange cuts an order that rests", 0.1, 0.5),
     "maintenance": Fault("B13", "an exchange goes down for a while, and on its return everything was cancelled", 0.003, 0.015),
     "cancel-only": Fault("B13", "an exchange takes cancels alone for a while", 0.003, 0.02),
     "dead-man": Fault("B14 B15", "the dead man's switch is in use, and arming it fails at times", 0.1, 0.4),
@@ -72,19 +75,19 @@ FAULTS: dict[str, Fault] = {
     "crossed": Fault("B17", "parents on both sides meet each other", 1, 1),
     "asked-twice": Fault("B19", "the client sends the same wish twice", 1, 1),
     # -- the chain
-    "spike": Fault("C1 C10", "blocks cost ten to fifty times more for a while", 0.005, 0.03),
+    "spike": Fault("C1 C10", "blocks cost ten to fifty times more for a while", 0.05, 0.3),
     "underpriced": Fault("C1", "a node refuses what others would take, because it pays too little", 0.02, 0.3),
-    "older-mined": Fault("C2", "the block takes an older transaction of the same number", 0.3, 0.9),
-    "dropped": Fault("C3", "nodes forget what waits", 0.01, 0.15),
+    "older-mined": Fault("C2", "the block takes an older transaction of the same number", 0.5, 0.9, needs="deaf"),
+    "dropped": Fault("C3", "nodes forget what waits", 0.05, 0.4),
     "foreign": Fault("C4", "somebody else uses the wallet's key", 0.002, 0.01, halts=True),
-    "deaf": Fault("C1 C5", "blocks come without our transactions for a while", 0.005, 0.03),
-    "reorg": Fault("C6", "one to seven blocks are taken back; their transactions return, or are mined again, or are lost", 0.01, 0.08),
+    "deaf": Fault("C1 C5", "blocks come without our transactions for a while", 0.05, 0.4),
+    "reorg": Fault("C6", "one to seven blocks are taken back; their transactions return, or are mined again, or are lost", 0.05, 0.4),
     "no-blocks": Fault("C7", "the chain stands still for a while", 0.003, 0.015),
     "lagging": Fault("C8", "the node that answers is some blocks behind", 0.05, 0.5),
     "node-silent": Fault("C9", "a node takes a transaction and its answer is lost"),
     "node-forgot": Fault("C9", "a node says nothing and never had the transaction"),
     "nonce-error": Fault("C9", "a node answers `nonce too low` or `already known` to what it takes"),
-    "reverts": Fault("C11", "transactions fail in their block", 0.1, 0.6),
+    "reverts": Fault("C11", "transactions fail in their block", 0.2, 0.8),
     "sandwich": Fault("C13", "somebody moves the pool before we trade", 0.05, 0.3),
     # -- keys, and people
     "kill-switch": Fault("K1", "a person pulls the kill switch, which cancels everything at the exchanges", 1, 1),
@@ -103,7 +106,8 @@ class Weather:
         names = list(only)
         if unknown := [name for name in names if name not in FAULTS]:
             raise UsageError(f"no fault is named {unknown[0]!r}; `isthmus simulate --list-faults` names them")
-        for name in names or self.dice.some(list(FAULTS), self.dice.between(0, 12)):
+        drawn = names or self.dice.some(list(FAULTS), self.dice.between(0, 12))
+        for name in dict.fromkeys(one for pair in drawn for one in (pair, FAULTS[pair].needs) if one):
             fault = FAULTS[name]
             self.strength[name] = self.dice.seconds(fault.low, fault.high)
 

@@ -94,18 +94,18 @@ class Gusts:
         ledger = chain.ledger
         if ledger.mempool and weather.strikes("dropped"):
             chain.drop()
-        if weather.strikes("reorg"):
+        if any(one.receipts for one in ledger.blocks[-5:]) and weather.strikes("reorg"):
             how = roll.between(0, 2)
             chain.reorg(roll.between(1, 7), returns=how != 0, is_remined=how == 1)
         if weather.strikes("sandwich"):
             chain.move_pool(roll.between(-15, 15))
         if weather.strikes("foreign"):
             chain.spend_elsewhere()
-        if ledger.fee_floor == 10**9 and weather.strikes("spike"):
+        if ledger.mempool and ledger.fee_floor == 10**9 and weather.strikes("spike"):
             ledger.fee_floor *= roll.between(10, 50)
             ledger.base_fee = ledger.fee_floor
             self._later(8, 25, self._cheap)
-        if not ledger.is_deaf and weather.strikes("deaf"):
+        if ledger.mempool and not ledger.is_deaf and weather.strikes("deaf"):
             ledger.is_deaf = True
             self._later(5, 20, self._hears)
         if not ledger.is_stalled and weather.strikes("no-blocks"):

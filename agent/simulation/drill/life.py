@@ -38,6 +38,10 @@ class Death:
         self._when = roll.pick(("before", "after"))
         self._is_anything = is_soon or roll.chance(0.3)
 
+    def spare(self) -> None:
+        """It is not killed any more."""
+        self._records = self._requests = 0
+
     def at(self, event: Event) -> str:
         """For the journal: whether this record is the one."""
         if not self._records or not (self._is_anything or isinstance(event, DELICATE)):
@@ -68,7 +72,7 @@ class Life:
         death: Death,
         skew_ns: int = 0,
     ) -> None:
-        self.clock, self._weather = WarpClock(skew_ns), weather
+        self.clock, self.death, self._weather = WarpClock(skew_ns), death, weather
         self.lines: dict[str, ExchangeLine | ChainLine] = {
             one.ledger.venue: ExchangeLine(one, self.clock, weather) for one in exchanges
         }

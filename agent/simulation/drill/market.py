@@ -36,7 +36,7 @@ def book_of(venue: str, lot: int = LOT) -> Instrument:
 
 
 BOOK = book_of(CEX)
-POOL = Instrument(AMM, "v2", WETH, USDT, 3_000, pool=Pool("v2", "0x" + "cc" * 20, WETH.address, USDT.address), gas=120_000)
+POOL = Instrument(AMM, "v2", WETH, USDT, 500, pool=Pool("v2", "0x" + "cc" * 20, WETH.address, USDT.address), gas=120_000)
 
 
 def base_amount(venue: str, lots: int) -> Amount:

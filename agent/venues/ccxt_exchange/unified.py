@@ -59,11 +59,16 @@ class UnifiedExchange:
         books = await self._books()
         yield VenueConnected(self._client.name)
         yield Listed(self._client.name, tuple(self._by_id.values()), self._client.clock.now_ns())
+        conditions, is_new = self._client.conditions, True
+        conditions.key_refused = ""
         while True:
             for book in books:
                 yield book
-            for status in self._client.conditions.news():
+            for status in conditions.news(is_new=is_new):
                 yield status
+            is_new = False
+            if conditions.key_refused:
+                raise VenueError(f"{self._client.name} does not take the API key any more ({conditions.key_refused})")
             live = [msgspec.structs.replace(ref, filled=self._told.get(ref.order_id, 0)) for ref in self._own.live()]
             for fact in await self._answer(live, await self._open_orders()) if live else ():
                 yield fact

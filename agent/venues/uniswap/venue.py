@@ -59,6 +59,7 @@ class Uniswap:
         self._orders = Transactions(name, tools.account, config, rpc, self._clock, instruments)
         self._broadcast = Broadcast(name, config, rpc, self._orders, self._clock)
         self._proofs = Proofs(rpc, config.wallet)
+        self._told = VenueStatus(name, "TRADING")
         self._states: dict[str, PoolState] = {}
         self._profile = _profile(name, config)
         self._is_first = True
@@ -81,10 +82,8 @@ class Uniswap:
         head, facts = await self._read_whole(watch, head)
         yield Listed(self._name, tuple(self._instruments.values()), self._clock.now_ns())
         yield VenueConnected(self._name)
-        status = self._status()
-        if self._witness is not None:
-            yield status
-        for fact in (head, *facts):
+        self._told = VenueStatus(self._name, "TRADING")
+        for fact in (*self._news_of_status(), head, *facts):
             yield fact
         async with self._orders.turn:
             opening = await self._orders.news(Step(head, head.number, is_continuous=False, kept=-1))
@@ -101,11 +100,9 @@ class Uniswap:
             current = PoolsCurrent(self._name, step.head.number, step.head.at_ns)
             for event in (*facts, current, *news, *allowances):
                 yield event
-            for opinion in await self._orders.simulations(step.head):
-                yield opinion
-            if self._status() != status:
-                status = self._status()
-                yield status
+            last: list[VenueEvent] = [*await self._orders.simulations(step.head), *self._news_of_status()]
+            for item in last:
+                yield item
 
     async def send(self, signed: Signed) -> Sequence[PrivateFact]:
         """Hand signed bytes on, once. Raises ChainError if certainly not accepted, OutcomeUnknown if nobody knows."""
@@ -131,6 +128,7 @@ class Uniswap:
         told = {one.asset: one.units for one in balances[1:]}
         proved = await self._proofs.prove(head.number, head.hash, config.native, told)
         facts = await self._orders.answer(asked, head)  # last: nothing may come between what is found out and who hears it
+        facts += self._news_of_status()
         resting = tuple(fact.order_id for fact in facts if isinstance(fact, OrderReported) and fact.state is OrderState.OPEN)
         return Snapshot(self._name, self._account, balances, resting, tuple(facts), whole(count), at_ns, proved=proved)
 
@@ -138,12 +136,16 @@ class Uniswap:
         await self._broadcast.close()
         await self._rpc.close()
 
-    def _status(self) -> VenueStatus:
+    def _news_of_status(self) -> list[VenueStatus]:
         """Nothing new is sent while one of two providers is gone, since nobody would contradict a wrong one, or while somebody
         else seems to use the wallet.
         """
         trouble = (self._witness.trouble if self._witness is not None else "") or self._orders.foreign
-        return VenueStatus(self._name, "CANCEL_ONLY" if trouble else "TRADING", trouble)
+        status = VenueStatus(self._name, "CANCEL_ONLY" if trouble else "TRADING", trouble)
+        if status == self._told:
+            return []
+        self._told = status
+        return [status]
 
     # -- pools -------------------------------------------------------------------------------------------------------------
 
