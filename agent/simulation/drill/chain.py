@@ -100,6 +100,8 @@ class Ledger(msgspec.Struct):
     older_percent: int = 0  # how often the miner has only an older attempt
     reverted: int = 0
     older_mined: int = 0
+    failed: list[str] = []  # hashes that reverted in a block which is gone
+    revived: list[str] = []  # those of them that succeeded afterwards
     is_stalled: bool = False  # no blocks at all
     is_deaf: bool = False  # blocks come, and ours is in none of them
 
@@ -188,6 +190,8 @@ class Chain:
             del chain.mempool[other.hash]
         if trouble in ("InvalidNonce", "AllowanceTooLow") and not chain.reorgs:  # after those, what was built on may be gone
             chain.blunders.append(f"{body.order_id} in block {number}: {trouble}")
+        if not trouble and tx.hash in chain.failed:
+            chain.revived.append(tx.hash)
         return Receipt(tx, cost, used, trouble, fills)
 
     def tried(self, tx: Tx, *, reverts: bool = False) -> tuple[str, Wallet, tuple[Fill, ...]]:
@@ -293,6 +297,8 @@ class Chain:
 
     def wallet_at(self, height: int) -> Wallet:
         """What the wallet held after the block of that height."""
+        if height < self.ledger.blocks[0].number:
+            return self.ledger.blocks[0].before
         later = self.block(height + 1)
         return self.ledger.wallet if later is None else later.before
 
@@ -313,6 +319,8 @@ class Chain:
         chain.reorgs.append(len(gone))
         for receipt in [one for block in reversed(gone) for one in block.receipts]:
             chain.effects.pop(receipt.tx.body.nonce, None)
+            if receipt.trouble:
+                chain.failed.append(receipt.tx.hash)
             if returns:
                 chain.mempool[receipt.tx.hash] = receipt.tx
         for index in range(len(gone) + 1):

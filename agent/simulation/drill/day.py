@@ -307,7 +307,7 @@ def told(record: Record) -> str:
     event: Event = record.event
     text = msgspec.json.encode(event, enc_hook=_plain).decode()
     at_s = (record.at_ns - START_NS) / SECOND
-    return f"{record.seq:5} {at_s:8.3f} {type(event).__name__} {text[:300]}"
+    return f"{record.seq:5} {at_s:8.3f} {type(event).__name__} {text[:900]}"
 
 
 def _plain(value: object) -> object:

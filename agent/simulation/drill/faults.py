@@ -14,7 +14,7 @@ from agent.simulation.drill.clock import Dice, dice
 class Fault(msgspec.Struct, frozen=True):
     """`low` to `high`: its chance each time it could strike, drawn for each day. `halts`: a person must look afterwards.
 
-    `needs`: another fault without which it has nothing to strike.
+    `high` 0: it follows from others and is only counted. `needs`: another fault without which it has nothing to strike.
     """
 
     rows: str
@@ -82,6 +82,7 @@ FAULTS: dict[str, Fault] = {
     "foreign": Fault("C4", "somebody else uses the wallet's key", 0.002, 0.01, halts=True),
     "deaf": Fault("C1 C5", "blocks come without our transactions for a while", 0.05, 0.4),
     "reorg": Fault("C6", "one to seven blocks are taken back; their transactions return, or are mined again, or are lost", 0.05, 0.4),
+    "revived": Fault("C6", "a transaction that had reverted succeeds in the blocks of a reorganisation", 0, 0, halts=True),
     "no-blocks": Fault("C7", "the chain stands still for a while", 0.003, 0.015),
     "lagging": Fault("C8", "the node that answers is some blocks behind", 0.05, 0.5),
     "node-silent": Fault("C9", "a node takes a transaction and its answer is lost"),
@@ -106,7 +107,7 @@ class Weather:
         names = list(only)
         if unknown := [name for name in names if name not in FAULTS]:
             raise UsageError(f"no fault is named {unknown[0]!r}; `isthmus simulate --list-faults` names them")
-        drawn = names or self.dice.some(list(FAULTS), self.dice.between(0, 12))
+        drawn = names or self.dice.some([name for name, fault in FAULTS.items() if fault.high], self.dice.between(0, 12))
         for name in dict.fromkeys(one for pair in drawn for one in (pair, FAULTS[pair].needs) if one):
             fault = FAULTS[name]
             self.strength[name] = self.dice.seconds(fault.low, fault.high)

@@ -184,7 +184,10 @@ class Laws:
                 self.broken("below-truth", f"{order.order_id} is {order.state} here and still waits for a block")
 
     def _is_late(self) -> bool:
-        return bool({"late-fill", "overfill", "bust", "by-hand"} & self.weather.struck.keys())
+        """Whether something traded that nobody could foresee when the rest was traded elsewhere."""
+        while self.weather.struck.get("revived", 0) < len(self.chain.ledger.revived):
+            self.weather.count("revived")
+        return bool({"late-fill", "overfill", "bust", "by-hand", "revived"} & self.weather.struck.keys())
 
     # -- at the end ----------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Lane(msgspec.Struct):
     cancels: set[str] = msgspec.field(default_factory=set)
     message: Message | None = None  # of the newest attempt that does not cancel
     place: Place | None = None  # as it was told last
+    crowded: int = 0  # times in a row that no node knew ours, and yet one waits with its nonce
 
 
 class Transactions:
@@ -83,6 +84,8 @@ class Transactions:
         Raises VenueError when too many are open, ChainError for bytes that are no such transaction.
         """
         message = parse_raw(signed.raw)
+        if len(self._lanes) >= WATCHED_MAX and signed.order_id not in self._lanes:
+            raise VenueError(f"{self._venue} watches {WATCHED_MAX} orders already: wait until some are final")
         lane = self._finals.get(signed.order_id) or self._lane(signed.order_id, self._clock.now_ns())
         is_first = not lane.hashes
         lane.nonce = signed.nonce
@@ -239,7 +242,9 @@ class Transactions:
         user, block = await user_of(self._rpc, wallet, nonce, height)
         if not user or user in lane.hashes:
             waiting = None if user else await fetch_count(self._rpc, wallet)
-            if waiting is not None and waiting > nonce >= (await fetch_count(self._rpc, wallet, height) or 0):
+            is_crowded = waiting is not None and waiting > nonce >= (await fetch_count(self._rpc, wallet, height) or 0)
+            lane.crowded = lane.crowded + 1 if is_crowded else 0
+            if lane.crowded > 1:  # once may be ours, on its way between two nodes of one provider
                 self._foreign[lane.order_id] = f"another transaction waits with nonce {nonce}: {ANOTHER_PROGRAM}"
             return []
         if self._witness is not None and not await self._witness.denies(tuple(lane.hashes)):
@@ -278,11 +283,7 @@ class Transactions:
         return [_report(lane.order_id, OrderState.FINAL, receipt)]
 
     def _lane(self, order_id: str, since_ns: int) -> Lane:
-        if order_id not in self._lanes:
-            if len(self._lanes) >= WATCHED_MAX:
-                raise VenueError(f"{self._venue} watches {WATCHED_MAX} orders already: wait until some are final")
-            self._lanes[order_id] = Lane(order_id, since_ns)
-        return self._lanes[order_id]
+        return self._lanes.setdefault(order_id, Lane(order_id, since_ns))
 
 
 def _learn(lane: Lane, ref: OrderRef) -> None:
