@@ -88,16 +88,16 @@ class Reconcile(_Section):
     inflight_check_interval_ms: int = Field(default=2_000, ge=500, le=60_000)
     inflight_check_threshold_ms: int = Field(default=5_000, ge=500, le=60_000)
     inflight_check_retries: int = Field(default=5, ge=1, le=1_000)
-    open_check_interval_secs: float = Field(default=5.0, ge=1, le=3_600)
+    open_check_interval_secs: int = Field(default=5, ge=1, le=3_600)
     open_check_threshold_ms: int = Field(default=5_000, ge=0, le=600_000)
-    position_check_interval_secs: float = Field(default=30.0, ge=1, le=3_600)
-    reconciliation_startup_delay_secs: float = Field(default=10.0, ge=0, le=600)
+    position_check_interval_secs: int = Field(default=30, ge=1, le=3_600)
+    reconciliation_startup_delay_secs: int = Field(default=10, ge=0, le=600)
     filtered_client_order_ids: tuple[str, ...] = Field(default=(), strict=False)
     external_order_claims: tuple[str, ...] = Field(default=(), strict=False)
     allow_overfills: bool = False
-    timeout_connection_secs: float = Field(default=60.0, ge=1, le=3_600)
-    timeout_reconciliation_secs: float = Field(default=30.0, ge=1, le=600)
-    timeout_disconnection_secs: float = Field(default=10.0, ge=1, le=600)
+    timeout_connection_secs: int = Field(default=60, ge=1, le=3_600)
+    timeout_reconciliation_secs: int = Field(default=30, ge=1, le=600)
+    timeout_disconnection_secs: int = Field(default=10, ge=1, le=600)
 
 
 class Journal(_Section):

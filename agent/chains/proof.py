@@ -2,8 +2,8 @@
 
 A block's hash is the hash of its header, the header holds the root of all state, and a proof (EIP-1186, `eth_getProof`) leads from
 there to one account and one place in a contract's storage. Whoever has the right block hash cannot be told a wrong balance. An
-ERC-20 keeps its balances in a mapping whose place nobody publishes; it is found once, by trying the first ones with a balance that is
-known.
+ERC-20 keeps its balances in a mapping whose place nobody publishes; it is found once, by trying the first ones with a balance that
+is known.
 Sources: EIP-1186; yellow paper, appendix D; the header's fields as of EIP-1559, 4844, 4788, 4895 and 7685.
 """
 
@@ -19,7 +19,6 @@ from trie.hexary import HexaryTrie
 from agent.chains.rpc import Node, NodeRefusedError, octets, whole
 from agent.domain.amount import Amount, Asset
 from agent.domain.errors import ChainError
-
 
 SLOTS_MAX = 21  # places 0 to 20 of a contract's storage are tried
 _WORD = 32

@@ -249,6 +249,12 @@ class Transactions:
             return []
         if self._witness is not None and not await self._witness.denies(tuple(lane.hashes)):
             return []
+        sent = await fetch_transaction(self._rpc, user)
+        if sent is not None and sent[0].is_nothing_for(wallet):  # `isthmus kill` does that, beside the journal
+            lane.hashes.append(user)
+            lane.cancels.add(user)
+            receipt = await self._receipt(lane)
+            return [] if receipt is None else [*await self._outcome(lane, receipt), *self._final(lane, receipt, height)]
         reason = f"transaction {user} used nonce {nonce}: {ANOTHER_PROGRAM}"
         self._foreign[lane.order_id] = reason
         if block > height - self._config.confirmations:
@@ -293,6 +299,8 @@ def _learn(lane: Lane, ref: OrderRef) -> None:
         if tx_hash and tx_hash.lower() not in lane.hashes:
             lane.hashes.append(tx_hash.lower())
     lane.cancels.update(tx_hash.lower() for tx_hash in ref.cancel_hashes)
+    if ref.tx_hashes and ref.tx_hash and ref.tx_hash not in ref.tx_hashes:  # not of our attempts, and yet it was believed once
+        lane.cancels.add(ref.tx_hash.lower())
 
 
 def _place(receipt: Receipt) -> Place:

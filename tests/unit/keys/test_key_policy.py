@@ -6,7 +6,7 @@ from eth_abi.abi import encode
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, TypedData
-from agent.keys.policy import Permit, check_calls, check_typed
+from agent.keys.policy import ANCHOR, Permit, check_calls, check_typed, swap_policy
 
 FULL = o.v4(bytes((0x06, 0x0C, 0x0F)), [o.v4_single(), o.settle(), o.take()])
 MULTI = o.v4(bytes((0x07, 0x0C, 0x0F)), [o.v4_multi(), o.settle(), o.take()])
@@ -52,6 +52,63 @@ def test_an_exact_approval_to_permit2_passes() -> None:
     assert check_calls(o.policy(), o.calls(o.approve(), to=o.USDC)) == ()
     assert check_calls(o.policy(), o.calls(o.approve(amount=0), to=o.USDC)) == ()
     assert check_calls(o.policy(), o.calls(o.approve(amount=2**255 - 1), to=o.USDC)) == ()
+
+
+def test_nothing_may_be_sent_to_oneself() -> None:
+    """How a transaction that waits is taken back: the same number, no value, no data."""
+    assert check_calls(o.policy(), o.calls(b"", to=o.OWNER)) == ()
+    assert check_calls(o.policy(contracts={}, tokens=frozenset()), o.calls(b"", to=o.OWNER.lower())) == ()
+
+
+@pytest.mark.parametrize(
+    ("reason", "asked"),
+    [
+        ("only nothing is sent", o.calls(b"", to=o.OWNER, value=1)),
+        ("only nothing is sent", o.calls(b"\x01", to=o.OWNER)),
+        ("not on this key's list", o.calls(b"", to=o.THIEF)),
+        ("is not allowed on", o.calls(b"", to=o.ROUTER)),
+        ("gas fee", o.calls(b"", to=o.OWNER, gas_fee_max=101 * 10**9)),
+        ("gas limit", o.calls(b"", to=o.OWNER, gas_limit=2_000_000)),
+    ],
+)
+def test_a_cancel_is_that_and_no_more_and_the_caps_hold_for_it(reason: str, asked: Calls) -> None:
+    with pytest.raises(SignerError, match=reason):
+        check_calls(o.policy(), asked)
+
+
+def anchor(seq: int = 5, tail: bytes = b"") -> bytes:
+    return bytes.fromhex("a6855208") + encode(["uint64", "bytes32"], [seq, b"\x07" * 32]) + tail
+
+
+ANCHORED = swap_policy(o.CHAIN, o.OWNER, o.ROUTER, o.PERMIT2, frozenset({o.USDC}), 100 * 10**9, 1_000_000, o.OTHER)
+
+
+def test_the_journals_head_goes_to_exactly_one_contract() -> None:
+    assert check_calls(ANCHORED, o.calls(anchor(), to=o.OTHER)) == ()
+
+
+@pytest.mark.parametrize(
+    ("reason", "asked"),
+    [
+        ("not on this key's list", o.calls(anchor(), to=o.THIEF)),
+        ("selector 0xa6855208 is not allowed", o.calls(anchor(), to=o.USDC)),
+        ("selector 0x095ea7b3 is not allowed", o.calls(o.approve(), to=o.OTHER)),
+        ("anchor is not in canonical", o.calls(anchor(tail=bytes(32)), to=o.OTHER)),
+        ("anchor does not decode", o.calls(anchor()[:40], to=o.OTHER)),
+        ("value 1 wei is above 0", o.calls(anchor(), to=o.OTHER, value=1)),
+    ],
+)
+def test_an_anchor_that_is_something_else_is_refused(reason: str, asked: Calls) -> None:
+    with pytest.raises(SignerError, match=reason):
+        check_calls(ANCHORED, asked)
+
+
+def test_a_list_that_is_too_generous_does_not_open_the_anchor_elsewhere() -> None:
+    generous = o.policy(contracts={o.OTHER: frozenset({ANCHOR})}, value_max=1)
+    with pytest.raises(SignerError, match="is not the contract that keeps the journal's heads"):
+        check_calls(generous, o.calls(anchor(), to=o.OTHER))
+    with pytest.raises(SignerError, match="an anchor carries no value"):
+        check_calls(o.policy(contracts={o.OTHER: frozenset({ANCHOR})}, value_max=1, anchor=o.OTHER), o.calls(anchor(), to=o.OTHER, value=1))
 
 
 def test_the_place_of_a_signature_is_found() -> None:

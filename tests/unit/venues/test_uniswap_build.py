@@ -165,6 +165,45 @@ def test_a_permission_is_exact_and_for_permit2(units: int) -> None:
         made(msgspec.structs.replace(plan, sell=Amount(1, Asset("X", "eip155:31337", 6, "X", ROUTER))))
 
 
+def test_a_further_attempt_is_the_same_but_for_its_fees() -> None:
+    plan = batch(leg("v2"), leg("v4"))
+    dearer = msgspec.structs.replace(plan, gas_fee_max=30 * GWEI, gas_tip=2 * GWEI)
+    first, second = made(plan), build(Approved(dearer, 9, 1), CONFIG, INSTRUMENTS)
+    assert (second.calls, second.slots, second.nonce, second.gas_limit) == (first.calls, first.slots, 9, first.gas_limit)
+    assert (second.gas_fee_max, second.gas_tip) == (30 * GWEI, 2 * GWEI)
+    with pytest.raises(VenueError, match="more gas"):
+        build(Approved(msgspec.structs.replace(plan, gas_fee_max=501 * GWEI), 9, 2), CONFIG, INSTRUMENTS)
+
+
+async def test_a_transaction_is_taken_back_by_nothing_to_oneself() -> None:
+    plan = CancelTransaction("o", "i", "main", "u", 31337, 22_000, 30 * GWEI, 2 * GWEI)
+    calls = build(Approved(plan, 9, 1), CONFIG, INSTRUMENTS)
+    assert calls.calls == (Call(WALLET, b"", 0),)
+    assert (calls.nonce, calls.gas_limit, calls.gas_fee_max, calls.gas_tip, calls.slots) == (9, 22_000, 30 * GWEI, 2 * GWEI, ())
+    signer = LocalSigner(bytearray.fromhex(KEY))
+    signer.allow(swap_policy(31337, WALLET, ROUTER, PERMIT2, frozenset({WETH, USDT}), 100 * GWEI, 1_000_000))
+    signed = await signer.sign(calls)
+    signer.close()
+    assert isinstance(signed, SignedTransaction)
+    message = parse_raw(signed.raw)
+    assert message == Message(9, 22_000, WALLET.lower(), 0, b"")
+    assert message.is_nothing_for(WALLET)
+
+
+def test_the_journals_head_goes_into_the_contract_of_the_config() -> None:
+    config = Config.model_validate({**SECTION, "contracts": {**SECTION["contracts"], "audit_anchor": ROUTER}})
+    contract = config.contracts.audit_anchor
+    plan = AnchorHead("o", "i", "main", "u", 31337, contract, 77, "ab" * 32, 80_000, GWEI, GWEI)
+    (call,) = build(Approved(plan, 3), config, INSTRUMENTS).calls
+    assert (call.to, call.value, call.data[:4].hex()) == (contract, 0, "a6855208")
+    assert decode(["uint64", "bytes32"], call.data[4:]) == (77, b"\xab" * 32)
+    with pytest.raises(VenueError, match=r"not contracts.audit_anchor"):
+        build(Approved(plan, 3), CONFIG, INSTRUMENTS)
+    for changes in ({"contract": USDT}, {"head": "ab"}, {"head": "zz" * 32}, {"head": " " + "ab" * 31 + "a"}, {"seq": 0}, {"seq": 2**64}):
+        with pytest.raises(VenueError, match="anchors"):
+            build(Approved(msgspec.structs.replace(plan, **changes), 3), config, INSTRUMENTS)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -193,7 +232,9 @@ def test_a_plan_without_a_nonce_and_a_cancel_are_refused() -> None:
 
 def test_the_settings_do_not_show_the_nodes_key() -> None:
     assert "secret" not in repr(CONFIG)
-    assert (CONFIG.poll_every_s, CONFIG.home) == (0.25, "eip155:31337")
+    named = {"rpc_url_second": "http://127.0.0.1:1/secret", "private_rpc_url": "http://127.0.0.1:2/secret"}
+    assert "secret" not in repr(Config.model_validate({**SECTION, **named}))
+    assert (CONFIG.poll_every_s, CONFIG.home, CONFIG.confirmations) == (0.25, "eip155:31337", 64)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +249,8 @@ def test_the_settings_do_not_show_the_nodes_key() -> None:
         ({"pools": [{"protocol": "v4", "base": "WETH", "quote": "USDT", "fee_pips": 7}]}, "needs a tick_spacing"),
         ({"pools": [{"protocol": "v4", "base": "WETH", "quote": "USDT", "hooks": "0x" + "00" * 19 + "80"}]}, "hooks that act"),
         ({"contracts": {"universal_router": ROUTER}}, "needs contracts.v2_factory"),
+        ({"rpc_url_second": SECTION["rpc_url"]}, "must be another one"),
+        ({"private_rpc_url": "relay"}, "rpc_url is not an address"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
