@@ -31,8 +31,9 @@ class Flusher:
     def _run(self) -> None:
         while not self.failure:
             self._wanted.wait()
-            is_last = self._closing.wait(PAUSE_S)
+            self._closing.wait(PAUSE_S)
             self._wanted.clear()  # before the flush: what is appended meanwhile asks for another one
+            is_last = self._closing.is_set()  # after it: a wish to close that was cleared away is seen here
             try:
                 self._flush()
             except JournalError as e:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from onchain_desk import GAS_FEE_MAX, Desk, open_desk
@@ -14,8 +15,9 @@ from agent.domain.errors import ChainError, OutcomeUnknown
 from agent.domain.events import GasPaid, OrderReorged, OrderReported, OrderSent, VenueStatus
 from agent.domain.market import ChainHead
 from agent.domain.order import OrderRef, OrderState
-from agent.domain.plan import CancelTransaction, SignedTransaction
+from agent.domain.plan import AnchorHead, CancelTransaction, SignedTransaction
 from agent.ports import Simulated
+from agent.simulation.chain.rpc import Rpc
 from agent.simulation.chain.world import SandboxChain, start_chain
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(120)]
@@ -491,3 +493,86 @@ async def test_the_public_is_told_after_the_time_that_the_user_chose(anvil: Sand
         assert told(await desk.venue.send(signed)) == [(signed.order_id, S.OPEN, signed.tx_hash)]
         await desk.feed.report(signed.order_id, S.MINED)
         assert relay.count("eth_sendRawTransaction") == 1
+
+
+# -- wallets that are used by others, and proofs -----------------------------------------------------------------------
+
+
+async def test_a_kill_beside_the_journal_is_a_cancel_and_its_gas_is_ours(anvil: SandboxChain) -> None:
+    async with open_desk(anvil) as desk:
+        lost, cancel = await pair(desk)
+        await anvil.call("eth_sendRawTransaction", "0x" + cancel.raw.hex())  # by somebody with the same key
+        await anvil.call("evm_mine")
+        facts = (await desk.venue.snapshot([reference(lost)])).facts
+        assert told(facts) == [("o", S.CANCELLED, cancel.tx_hash)]
+        assert [fact.tx_hash for fact in facts if isinstance(fact, GasPaid)] == [cancel.tx_hash]
+        ref = OrderRef("o", "uniswap", "", "", cancel.tx_hash, lost.nonce, 1, (lost.tx_hash,))
+        async with open_desk(anvil, after=desk) as other:  # and after a restart it is not taken for a trade
+            assert told((await other.venue.snapshot([ref])).facts) == [("o", S.CANCELLED, cancel.tx_hash)]
+
+
+async def test_somebody_elses_transaction_that_waits_with_our_number_stops_new_orders(anvil: SandboxChain) -> None:
+    async with open_desk(anvil) as desk:
+        nonce = await desk.nonce()
+        lost = await desk.sign(desk.permission("o", Amount(USDT, desk.usdt)), nonce)
+        other = await desk.sign(desk.permission("x", Amount(2 * USDT, desk.usdt)), nonce)
+        await anvil.call("evm_setAutomine", False)
+        await anvil.call("eth_sendRawTransaction", "0x" + other.raw.hex())
+        seen = [(await desk.venue.snapshot([reference(lost)])).facts for _ in range(2)]
+        assert seen[0] == (), "it may be ours, on its way"
+        (status,) = seen[1]
+        assert isinstance(status, VenueStatus)
+        assert (status.status, "another transaction waits with nonce" in status.reason) == ("CANCEL_ONLY", True)
+        await anvil.call("anvil_dropTransaction", other.tx_hash)
+        assert (await desk.venue.snapshot([reference(lost)])).facts == (VenueStatus("uniswap", "TRADING"),)
+
+
+async def test_balances_are_proved_to_the_block_and_a_lie_is_not(anvil: SandboxChain) -> None:
+    async with proxied(anvil.rpc_url) as proxy, open_desk(anvil, proxy.url) as desk:
+        shot = await desk.venue.snapshot()
+        assert shot.proved == shot.balances
+
+        def richer(method: str, found: Any) -> Any:
+            return {**found, "balance": hex(2**80)} if method == "eth_getProof" else found
+
+        proxy.twist = richer  # words beside the proof: they do not matter
+        assert (await desk.venue.snapshot()).proved == shot.proved
+
+        def other_root(method: str, found: Any) -> Any:
+            return {**found, "stateRoot": "0x" + "11" * 32} if method == "eth_getBlockByNumber" else found
+
+        proxy.twist = other_root
+        assert (await desk.venue.snapshot()).proved == ()
+
+        def cut_short(method: str, found: Any) -> Any:
+            return {**found, "accountProof": found["accountProof"][:-1]} if method == "eth_getProof" else found
+
+        proxy.twist = cut_short
+        assert (await desk.venue.snapshot()).proved == ()
+        proxy.twist = lambda _, found: found
+        proxy.refused = {"eth_getProof": "not now"}
+        assert (await desk.venue.snapshot()).proved == ()
+        proxy.refused = {}
+        assert (await desk.venue.snapshot()).proved == shot.balances
+
+
+async def test_a_head_of_the_journal_is_anchored_and_only_forward(anvil: SandboxChain) -> None:
+    async with open_desk(anvil) as desk:
+        contract = desk.venue.profile.anchor
+        assert contract == anvil.deployment.contracts["AuditAnchor"]
+
+        async def anchored(order_id: str, seq: int, head: str) -> OrderReported:
+            plan = AnchorHead(
+                order_id, "i", "main", "uniswap", desk.config.chain_id, contract, seq, head, 80_000, GAS_FEE_MAX, GWEI
+            )
+            await desk.venue.send(await desk.sign(plan))
+            return await desk.feed.report(order_id, S.MINED, S.REVERTED)
+
+        assert (await anchored("a", 7, "ab" * 32)).state is S.MINED
+        assert (await anchored("b", 7, "cd" * 32)).reason == "NotRising(7, 7)"
+        assert (await anchored("c", 9, "cd" * 32)).state is S.MINED
+        rpc = Rpc(anvil.rpc_url)
+        found = await asyncio.to_thread(rpc.read, contract, "heads(address)", desk.config.wallet)
+        rpc.close()
+        assert (int.from_bytes(found[:32], "big"), found[32:].hex()) == (9, "cd" * 32)
+        assert max(e.gas_used for e in desk.feed.events if isinstance(e, GasPaid)) < 80_000

@@ -14,7 +14,7 @@ from agent.chains.rpc import connect as connect_rpc
 from agent.chains.watch import fetch_head
 from agent.domain.amount import Amount
 from agent.domain.errors import ChainError, OutcomeUnknown
-from agent.domain.events import GasPaid, OrderFilled, OrderReorged, OrderReported, VenueConnected
+from agent.domain.events import GasPaid, OrderFilled, OrderReorged, OrderReported, VenueConnected, VenueStatus
 from agent.domain.market import ChainHead, Listed, PoolRanges, PoolReserves
 from agent.domain.order import OrderRef, OrderState
 from agent.domain.plan import Approved, Calls, SignedTransaction
@@ -375,9 +375,12 @@ async def test_a_transaction_that_no_node_knows_stays_unknown_until_its_nonce_is
         assert (await desk.venue.snapshot([reference(never)])).facts == ()
         await desk.venue.send(other)
         await desk.feed.settled("other")
-        assert (await desk.venue.snapshot([reference(never)])).facts == (), "the other one may still be taken back"
+        (status,) = (await desk.venue.snapshot([reference(never)])).facts  # the other one may still be taken back
+        assert isinstance(status, VenueStatus)
+        assert (status.status, other.tx_hash in status.reason) == ("CANCEL_ONLY", True)
         await anvil.call("anvil_mine", "0x2")
-        (fact,) = (await desk.venue.snapshot([reference(never)])).facts
+        fact, status = (await desk.venue.snapshot([reference(never)])).facts
+        assert status == VenueStatus("uniswap", "TRADING")
         assert isinstance(fact, OrderReported)
         assert fact.state is OrderState.REPLACED
         assert fact.reason.startswith(f"transaction {other.tx_hash} used nonce {nonce}: another program")

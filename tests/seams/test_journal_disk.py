@@ -23,11 +23,13 @@ MODES = pytest.mark.parametrize("durability", ["process", "power"])
 TIMEOUT_S = 90
 
 WRITER = """
-import asyncio, sys
+import asyncio, faulthandler, sys
 from agent.domain.errors import JournalError
 from agent.domain.events import EngineStopped
 from agent.journal import sqlite, store
 from agent.journal.sqlite import SqliteJournal
+
+faulthandler.dump_traceback_later(60, exit=True)
 
 async def write(journal, count, size=500):
     "Appends records and waits until each is safe; says how many are."

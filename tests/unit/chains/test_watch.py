@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
 from aiohttp import web
 
 from agent.chains.rpc import connect
@@ -87,7 +88,7 @@ async def test_missed_blocks_are_named() -> None:
         await watch.start()
         chain.grow("b", "c", "d", start=2)
         step = await watch.advance()
-    assert (step.head.number, step.first, step.is_continuous) == (4, 2, True)
+    assert (step.head.number, step.first, step.is_continuous, step.kept) == (4, 2, True, 1)
 
 
 async def test_a_rewritten_block_breaks_continuity_at_the_same_height() -> None:
@@ -110,6 +111,33 @@ async def test_a_rewritten_parent_breaks_it_too_even_with_blocks_missed() -> Non
             chain.grow(*names, start=2)
             step = await watch.advance()
         assert (step.head.hash, step.is_continuous) == (names[-1], False)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7, 64])
+async def test_the_block_where_two_histories_part_is_found(depth: int) -> None:
+    chain, names = Chain(), [f"a{n}" for n in range(1, 101)]
+    async with watching(chain) as watch:
+        chain.grow(names[0])
+        await watch.start()
+        for number in range(2, 101):
+            chain.grow(names[number - 1], start=number)
+            await watch.advance()
+        chain.shown.clear()
+        chain.grow(*(f"b{n}" for n in range(depth + 1)), start=101 - depth)
+        step = await watch.advance()
+    assert (step.head.number, step.is_continuous, step.kept) == (101, False, 100 - depth)
+
+
+async def test_nothing_is_known_to_be_kept_below_what_is_remembered() -> None:
+    chain = Chain()
+    async with watching(chain) as watch:
+        chain.grow("a1", "a2", "a3")
+        await watch.start()
+        chain.grow("a4", start=4)
+        await watch.advance()
+        chain.shown.clear()
+        chain.grow("b2", "b3", "b4", start=2)
+        assert (await watch.advance()).kept == -1
 
 
 async def test_a_lagging_node_is_waited_for_but_not_for_ever() -> None:

@@ -108,7 +108,9 @@ def test_a_list_that_is_too_generous_does_not_open_the_anchor_elsewhere() -> Non
     with pytest.raises(SignerError, match="is not the contract that keeps the journal's heads"):
         check_calls(generous, o.calls(anchor(), to=o.OTHER))
     with pytest.raises(SignerError, match="an anchor carries no value"):
-        check_calls(o.policy(contracts={o.OTHER: frozenset({ANCHOR})}, value_max=1, anchor=o.OTHER), o.calls(anchor(), to=o.OTHER, value=1))
+        check_calls(
+            o.policy(contracts={o.OTHER: frozenset({ANCHOR})}, value_max=1, anchor=o.OTHER), o.calls(anchor(), to=o.OTHER, value=1)
+        )
 
 
 def test_the_place_of_a_signature_is_found() -> None:

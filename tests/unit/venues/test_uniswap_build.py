@@ -7,10 +7,22 @@ import pytest
 from eth_abi.abi import decode
 from pydantic import ValidationError
 
+from agent.chains.transaction import Message, parse_raw
 from agent.domain.amount import Amount, Asset
 from agent.domain.errors import SignerError, VenueError
 from agent.domain.instrument import Instrument, Pool
-from agent.domain.plan import Approved, ApproveToken, Calls, CancelOrder, SignedTransaction, SwapBatch, SwapLeg
+from agent.domain.plan import (
+    AnchorHead,
+    Approved,
+    ApproveToken,
+    Call,
+    Calls,
+    CancelOrder,
+    CancelTransaction,
+    SignedTransaction,
+    SwapBatch,
+    SwapLeg,
+)
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
 from agent.venues.uniswap.build import build
@@ -199,7 +211,14 @@ def test_the_journals_head_goes_into_the_contract_of_the_config() -> None:
     assert decode(["uint64", "bytes32"], call.data[4:]) == (77, b"\xab" * 32)
     with pytest.raises(VenueError, match=r"not contracts.audit_anchor"):
         build(Approved(plan, 3), CONFIG, INSTRUMENTS)
-    for changes in ({"contract": USDT}, {"head": "ab"}, {"head": "zz" * 32}, {"head": " " + "ab" * 31 + "a"}, {"seq": 0}, {"seq": 2**64}):
+    for changes in (
+        {"contract": USDT},
+        {"head": "ab"},
+        {"head": "zz" * 32},
+        {"head": " " + "ab" * 31 + "a"},
+        {"seq": 0},
+        {"seq": 2**64},
+    ):
         with pytest.raises(VenueError, match="anchors"):
             build(Approved(msgspec.structs.replace(plan, **changes), 3), config, INSTRUMENTS)
 
