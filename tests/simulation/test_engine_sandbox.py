@@ -71,7 +71,7 @@ class Scene:
     async def agrees(self) -> None:
         """0 breaks, and nothing sent or booked twice."""
         assert await self.engine.reconcile() == []
-        sends = Counter(event.order_id for event in self.journal() if isinstance(event, OrderSent))
+        sends = Counter((event.order_id, event.attempt) for event in self.journal() if isinstance(event, OrderSent))
         assert set(sends.values()) == {1}
         keys = [fill.key for order in self.orders() for fill in order.fills]
         assert len(keys) == len(set(keys))
@@ -158,7 +158,7 @@ async def test_an_exchange_in_maintenance_refuses_and_the_parent_comes_back(tmp_
         await scene.agrees()
 
 
-async def test_a_batch_that_the_market_overtook_reverts_and_the_parent_takes_another_route(tmp_path: Path) -> None:
+async def test_a_batch_that_the_market_overtook_is_taken_back_and_the_parent_takes_another_route(tmp_path: Path) -> None:
     async with trading(tmp_path) as scene:
         await scene.sell("30")
 
@@ -175,8 +175,9 @@ async def test_a_batch_that_the_market_overtook_reverts_and_the_parent_takes_ano
         await asyncio.to_thread(
             move_pools, scene.chain, float(scene.exchange.mid(SYMBOL) or 0) * 0.985
         )  # beyond the limit, not so far that nobody knows the price
-        await scene.until(lambda: batch.state is S.REVERTED)
-        assert batch.gas is not None
+        # taken back by a transaction to oneself; or a block came first, and it reverted: nothing traded, the gas is booked
+        await scene.until(lambda: batch.state in (S.CANCELLED, S.REVERTED))
+        assert batch.gas_paid
         assert batch.fills == []
         await scene.ended("p1")
         assert scene.engine.state.parents["p1"].status == "FILLED"
