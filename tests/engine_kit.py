@@ -415,7 +415,7 @@ class ScriptedPool(Scripted):
         else:
             truth.state = OrderState.MINED
             fills = [OrderFilled(fill) for fill in self._effects(plan, tx)]
-        truth.facts = [*fills, gas, OrderReported(plan.order_id, truth.state, trouble, tx, self.height)]
+        truth.facts = [*fills, gas, OrderReported(plan.order_id, truth.state, trouble, tx, self.height, tx_hash=tx)]
         return truth.facts
 
     def _trouble(self, plan: SwapBatch | ApproveToken) -> str:
@@ -443,6 +443,7 @@ class ScriptedPool(Scripted):
                 leg.buy,
                 zero(leg.buy.asset),
                 self.clock.now_ns(),
+                tx,
             )
             self.move(fill)
             found.append(fill)

@@ -28,9 +28,10 @@ FLOATS = {
 MAKERS = {
     # constructor -> where it may be called, and why
     "Approved": {"agent/risk/gate.py": "the only gate"},
-    "SignedRequest": {"agent/keys/": "where the keys are"},
+    "SignedRequest": {"agent/keys/": "where the keys are", "agent/simulation/drill/play.py": "keys of play money"},
     "SignedTransaction": {
         "agent/keys/": "where the keys are",
+        "agent/simulation/drill/play.py": "keys of play money on a chain that is a list",
         "agent/engine/supervise.py": "broadcasts once more the bytes that the keys signed and the journal kept",
     },
     "SignedTyped": {"agent/keys/": "where the keys are"},

@@ -37,7 +37,12 @@ def is_news(state: State, event: object) -> bool:
 
 
 def _says_more(report: OrderReported, order: Order) -> bool:
-    """Whether a report moves the order, tells its number or a higher sum of fills, or that nothing takes it back any more."""
+    """Whether a report moves the order, tells its number or a higher sum of fills, or that nothing takes it back any more.
+
+    Final in another block than the journal knows is no news yet: that the first block is gone must be told before.
+    """
+    if report.state is OrderState.FINAL and report.block_hash and order.block_hash not in ("", report.block_hash):
+        return False
     return (
         follows(order.state, report.state)
         or bool(report.venue_order_id and not order.venue_order_id)

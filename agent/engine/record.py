@@ -51,6 +51,7 @@ class Recorder:
         self.error: BaseException | None = None
         self._journal, self._act = journal, act
         self._subscribers: set[asyncio.Queue[Record | None]] = set()
+        self._receipts: dict[tuple[str, str], dict[str, OrderFilled | GasPaid]] = {}  # of blocks whose report has not come yet
         self._is_closed = False
 
     def replay(self) -> None:
@@ -126,6 +127,11 @@ class Recorder:
     def is_closed(self) -> bool:
         return self._is_closed
 
+    @property
+    def head(self) -> tuple[int, str]:
+        """(seq, hash) of the newest record."""
+        return self._journal.head
+
     def close(self) -> None:
         """Nothing is recorded any more; subscribers get what is left and then the end."""
         self._is_closed = True
@@ -165,24 +171,55 @@ class Recorder:
     # -- facts in --------------------------------------------------------------------------------------------------------
 
     def _take(self, venue: str, fact: PrivateFact) -> None:
-        state = self.state
         if self._is_closed:
             return  # it is asked for again by the next run
-        if not is_news(state, fact):
-            if isinstance(fact, OrderFilled | GasPaid) and is_strange(state, fact):
+        if (tx_hash := self._awaits_report(fact)) and isinstance(fact, OrderFilled | GasPaid):
+            key = fact.fill.key if isinstance(fact, OrderFilled) else tx_hash
+            self._receipts.setdefault((venue, tx_hash), {})[key] = fact
+            return
+        before: Iterable[PrivateFact] = ()
+        if isinstance(fact, OrderReorged):
+            self._receipts.pop((venue, fact.tx_hash), None)
+        elif isinstance(fact, OrderReported) and fact.block:
+            before = self._receipts.pop((venue, fact.tx_hash), {}).values()
+        told = [one for one in (*before, fact) if self._is_bookable(venue, one)]
+        self.record([event for one in told for event in (*self._outdone(one), one)])
+        for one in told:
+            self._look_at(venue, one)
+
+    def _awaits_report(self, fact: PrivateFact) -> str:
+        """The hash of a transaction whose trades and gas are known and whose block is not yet: all of a receipt is one append.
+
+        Half a receipt has no block, so nobody could tell after a crash that this block is gone.
+        """
+        if not isinstance(fact, OrderFilled | GasPaid):
+            return ""
+        name, tx_hash = (fact.fill.order_id, fact.fill.tx_hash) if isinstance(fact, OrderFilled) else (fact.order_id, fact.tx_hash)
+        order = self.state.orders.get(name)
+        return "" if order is None or (order.block and order.tx_hash == tx_hash) else tx_hash
+
+    def _is_bookable(self, venue: str, fact: PrivateFact) -> bool:
+        """Whether a fact is news and can be true; what cannot be halts the venue."""
+        if not is_news(self.state, fact):
+            if isinstance(fact, OrderFilled | GasPaid) and is_strange(self.state, fact):
                 self.halt(venue, f"{venue} reports a trade of an order that the journal does not know; see `isthmus reconcile`")
-            return
-        trouble = contradiction(state, fact)
-        if trouble:
+            return False
+        if trouble := contradiction(self.state, fact):
             self.halt(venue, f"{trouble}; it was not booked, see `isthmus reconcile`")
-            return
-        self.record([*self._outdone(fact), fact])
+            return False
+        return True
+
+    def _look_at(self, venue: str, fact: PrivateFact) -> None:
+        """What follows from a fact that was booked."""
         match fact:
             case OrderFilled(fill=fill):
-                if not self.allow_overfills and (too_much := excess(state, fill.order_id)):
+                if not self.allow_overfills and (too_much := excess(self.state, fill.order_id)):
                     self.halt(fill.instrument, f"{too_much}; see `isthmus reconcile`")
-            case OrderReorged() | OrderReported(state=OrderState.MINED | OrderState.REVERTED) | VenueConnected():
+            case OrderReorged() | OrderReported(state=OrderState.MINED | OrderState.REVERTED):
                 self.forget_allowances(venue)
+            case VenueConnected():
+                self.forget_allowances(venue)
+                self._receipts = {key: receipt for key, receipt in self._receipts.items() if key[0] != venue}
             case _:
                 pass
 

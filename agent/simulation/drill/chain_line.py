@@ -59,10 +59,16 @@ class ChainLine:
         self._woken = asyncio.Event()
         self.leaving: Callable[[Signed], None] = unwatched  # told of every send that begins
         self.carried_out: Callable[[], None] = nothing  # called when a request was carried out, before its reply
+        self._connects = self._asked_at = 0  # how often a stream was opened; which of them a snapshot has followed
 
     @property
     def profile(self) -> Profile:
         return self._profile
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether it was asked what it knows since its stream was opened last."""
+        return self._asked_at == self._connects
 
     def cut(self) -> None:
         """The agent's process is dead: nothing gets through any more."""
@@ -134,6 +140,7 @@ class ChainLine:
         self.chain.listeners.append(wake)
         try:
             yield Listed(AMM, (POOL,), self.clock.now_ns())
+            self._connects += 1
             yield VenueConnected(AMM)
             seen = ""
             while True:
@@ -188,7 +195,8 @@ class ChainLine:
         one, found = self._watched[tx_hash], self.chain.find(tx_hash, height)
         facts: list[PrivateFact] = []
         gone = self.chain.block(one.block)
-        if one.block_hash and one.block <= height and (gone is None or gone.hash != one.block_hash):
+        is_elsewhere = found is not None and found[0].hash != one.block_hash
+        if one.block_hash and (is_elsewhere or (one.block <= height and (gone is None or gone.hash != one.block_hash))):
             facts.append(OrderReorged(one.order_id, tx_hash, one.block, one.block_hash))
             one.block, one.block_hash = 0, ""
         if found is None:
@@ -206,7 +214,7 @@ class ChainLine:
 
     async def snapshot(self, asked: Sequence[OrderRef] = ()) -> Snapshot:
         """See the port."""
-        weather = self.weather
+        weather, connects = self.weather, self._connects
         await asyncio.sleep(weather.dice.seconds(0.0, 0.1))
         if self._is_cut or weather.strikes("no-snapshot"):
             if weather.dice.chance(0.3):
@@ -220,28 +228,26 @@ class ChainLine:
         facts = [fact for ref in asked for fact in self._certain(ref, height)]
         resting = tuple(one.order_id for one in facts if isinstance(one, OrderReported) and one.state is OrderState.OPEN)
         await asyncio.sleep(weather.dice.seconds(0.0, 0.1))
+        self._asked_at = connects
         return Snapshot(AMM, MAIN, balances(wallet), resting, tuple(facts), wallet.nonce, at_ns)
 
     def _certain(self, ref: OrderRef, height: int) -> list[PrivateFact]:
         """All that is certain about one order, by every hash of its nonce."""
         facts: list[PrivateFact] = []
-        there = self.chain.block(ref.block)
-        if ref.block_hash and ref.block <= height and (there is None or there.hash != ref.block_hash):
-            facts.append(OrderReorged(ref.order_id, ref.tx_hash, ref.block, ref.block_hash))
         hashes = ref.tx_hashes or ((ref.tx_hash,) if ref.tx_hash else ())
-        for tx_hash in hashes:
-            one, found = (
-                self._watch(tx_hash, ref.order_id, is_cancel=tx_hash in ref.cancel_hashes),
-                self.chain.find(tx_hash, height),
-            )
+        there = self.chain.block(ref.block)
+        places = [found[0].hash for tx_hash in hashes if (found := self.chain.find(tx_hash, height)) is not None]
+        is_gone = ref.block <= height and (there is None or there.hash != ref.block_hash)
+        if ref.block_hash and (is_gone or (places and ref.block_hash not in places)):
+            facts.append(OrderReorged(ref.order_id, ref.tx_hash, ref.block, ref.block_hash))
+        for tx_hash in hashes:  # an answer may be lost on its way: what the stream has to tell stays to be told
+            self._watch(tx_hash, ref.order_id, is_cancel=tx_hash in ref.cancel_hashes)
+            found = self.chain.find(tx_hash, height)
             if found is not None:
                 block, receipt = found
-                one.block, one.block_hash = block.number, block.hash
-                facts += _outcome(ref.order_id, block, receipt)
-                if height - block.number >= CONFIRMATIONS:
-                    self._watched.pop(tx_hash, None)
-                    facts.append(_final(ref.order_id, block, tx_hash))
-                return facts
+                is_deep = height - block.number >= CONFIRMATIONS
+                final = [_final(ref.order_id, block, tx_hash)] if is_deep else []
+                return [*facts, *_outcome(ref.order_id, block, receipt), *final]
         if any(tx_hash in self.chain.ledger.mempool for tx_hash in hashes):
             newest = next(tx_hash for tx_hash in reversed(hashes) if tx_hash in self.chain.ledger.mempool)
             return [*facts, OrderReported(ref.order_id, OrderState.OPEN, venue_order_id=newest, tx_hash=newest)]

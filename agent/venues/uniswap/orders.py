@@ -55,7 +55,7 @@ class Lane(msgspec.Struct):
     hashes: list[str] = msgspec.field(default_factory=list)  # oldest first
     cancels: set[str] = msgspec.field(default_factory=set)
     message: Message | None = None  # of the newest attempt that does not cancel
-    place: Place | None = None  # as it was told last
+    place: Place | None = None  # as the stream told it last; answers to questions may be lost on their way, and change nothing here
     crowded: int = 0  # times in a row that no node knew ours, and yet one waits with its nonce
 
 
@@ -178,11 +178,17 @@ class Transactions:
         """Hold what was told against the chain; tell what is new."""
         receipt = await self._receipt(lane)
         facts, is_open = await self._taken_back(lane, lane.place, receipt)
+        if facts:
+            lane.place = None
         if receipt is None or is_open:
             return facts
         if lane.place != _place(receipt):
             facts += await self._outcome(lane, receipt)
-        return facts if lane.order_id in self._finals else facts + self._final(lane, receipt, height)
+            lane.place = _place(receipt)
+        if lane.order_id not in self._finals and (final := self._final(lane, receipt, height)):
+            self._finals[lane.order_id] = self._lanes.pop(lane.order_id)
+            facts += final
+        return facts
 
     async def _certain(self, ref: OrderRef, height: int) -> list[PrivateFact]:
         lane = self._finals.get(ref.order_id) or self._lane(ref.order_id, ref.sent_ns)
@@ -231,7 +237,6 @@ class Transactions:
         self._is_moved = True
         self._finals.pop(lane.order_id, None)
         self._lanes[lane.order_id] = lane
-        lane.place = None if lane.place == believed else lane.place
         return [OrderReorged(lane.order_id, believed.tx_hash, believed.block, believed.block_hash)], False
 
     async def _replaced(self, lane: Lane, height: int) -> list[PrivateFact]:
@@ -277,15 +282,12 @@ class Transactions:
         else:
             fills, reason = fills_of(receipt, lane.order_id, self._venue, self._config, self._by_pool, self._clock.now_ns())
         self._foreign.pop(lane.order_id, None)
-        if lane.place != _place(receipt):
-            self._is_moved, lane.place = True, _place(receipt)
+        self._is_moved = self._is_moved or lane.place != _place(receipt)
         return [*(OrderFilled(fill) for fill in fills), paid, _report(lane.order_id, state, receipt, reason)]
 
     def _final(self, lane: Lane, receipt: Receipt, height: int) -> list[PrivateFact]:
         if height - receipt.block < self._config.confirmations:
             return []
-        self._lanes.pop(lane.order_id, None)
-        self._finals[lane.order_id] = lane
         return [_report(lane.order_id, OrderState.FINAL, receipt)]
 
     def _lane(self, order_id: str, since_ns: int) -> Lane:
