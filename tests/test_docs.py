@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from cli_kit import environment, isthmus
 
+from agent.config import Reconcile
+from agent.settlement.knobs import Knobs
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -78,3 +81,12 @@ def test_what_the_readme_names_exists() -> None:
         assert (ROOT / link).exists(), link
     for option in set(re.findall(r"`make (\w+)`|make (\w+)$", text, re.MULTILINE)):
         assert re.search(rf"^{option[0] or option[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), option
+
+
+def test_the_knobs_are_the_ones_that_exist() -> None:
+    text = (ROOT / "docs" / "reconciliation.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", text, re.MULTILINE))
+    words = {"none": (), "false": False}
+    known = {name: words[value] if value in words else int(value) for name, value in told.items()}
+    assert known == {name: getattr(Knobs(), name) for name in Knobs.__struct_fields__}
+    assert known == Reconcile().model_dump()

@@ -1,5 +1,6 @@
 """`doctor`: everything that trading needs, one line each, in the order in which a user would mend it, with the fix."""
 
+import contextlib
 import os
 import stat
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from agent.app import default_config, live_venues, signs_fast, wallet_address, wallet_list
+from agent.app import default_config, kill_latch, live_venues, open_reader, signs_fast, wallet_address, wallet_list
 from agent.cli.checks import Check, Level, failed
 from agent.cli.options import Config, Json, run_async
 from agent.cli.show import out, print_json
@@ -50,7 +51,7 @@ def examine(path: Path) -> list[Check]:
     except IsthmusError as error:
         return [*found, failed("settings", error, "`isthmus init` writes a commented file")]
     found.append(Check("settings", "ok", f"{loaded.path}, {len(loaded.venues)} venues, durability {loaded.settings.durability}"))
-    found += [_disk(loaded), _agent(loaded), _keystore(loaded), _wallet(loaded)]
+    found += [_disk(loaded), _journal(loaded), _agent(loaded), _kill_switch(loaded), _keystore(loaded), _wallet(loaded)]
     if not loaded.venues:
         return [*found, Check("venues", "fail", "no venue is configured", "add a [venues.NAME] section; `isthmus init` shows how")]
     from agent.cli.doctor_venues import examine_venues
@@ -85,8 +86,28 @@ def _disk(loaded: Loaded) -> Check:
 def _agent(loaded: Loaded) -> Check:
     if local.is_running(loaded.home):
         return Check("agent", "ok", "running; `isthmus order` talks to it")
-    there = "the journal waits for `isthmus run`" if loaded.journal_path.exists() else "no journal yet"
-    return Check("agent", "ok", f"not running; {there}")
+    return Check("agent", "ok", "not running")
+
+
+def _journal(loaded: Loaded) -> Check:
+    section = loaded.settings.journal
+    place = f"PostgreSQL, desk {section.desk or loaded.settings.account}" if section else str(loaded.journal_path)
+    try:
+        journal = open_reader(loaded)
+        if journal is None:
+            return Check("journal", "ok", f"{place}: not there yet, the first start makes it")
+        with contextlib.closing(journal):
+            count, _ = journal.head
+    except IsthmusError as error:
+        return failed("journal", error, "`isthmus audit verify` says what is wrong with it")
+    return Check("journal", "ok", f"{place}, {count} records")
+
+
+def _kill_switch(loaded: Loaded) -> Check:
+    reason = kill_latch(loaded).engaged()
+    if reason:
+        return Check("kill switch", "warn", f"no order leaves: {reason}", "isthmus kill --lift REASON")
+    return Check("kill switch", "ok", "not pulled; `isthmus kill` pulls it")
 
 
 def _keystore(loaded: Loaded) -> Check:

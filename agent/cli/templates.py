@@ -28,6 +28,15 @@ slippage_bps = 10           # how much worse than its quote a child order may tr
 deadline_s = 60             # how long an on-chain batch may wait for its block
 gas_tip_gwei = "1"
 
+# How often and how patiently the journal is held against venues and chains: docs/reconciliation.md.
+# [reconcile]
+# position_check_interval_secs = 30
+
+# A desk's journal: PostgreSQL instead of the file, and a lease that lets one agent of the desk write.
+# [journal]
+# url = "postgresql://desk@127.0.0.1/isthmus"
+# password = "env:JOURNAL_PASSWORD"
+
 # The key that signs on chain: `isthmus keys new main` makes it.
 # [wallet]
 # keystore = "main"
