@@ -45,6 +45,7 @@ def submit(
     slippage_bps: Annotated[int, typer.Option("--slippage-bps", min=1, max=5_000, help="At most this worse, before fees.")] = 30,
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="Equal parts.")] = 1,
     every: Annotated[str, typer.Option("--every", help="Time between slices.")] = "0s",
+    rest: Annotated[bool, typer.Option("--rest", help="What a book does not take at once stays there, at its limit.")] = False,
     strategy: Annotated[str, typer.Option("--strategy", help="Name under which limits and results are kept.")] = "manual",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the route and what risk says; send nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Hand it to the running agent and leave.")] = False,
@@ -63,7 +64,7 @@ def submit(
 
     def wish(now_ns: int) -> Intent:
         name, account = f"i{uuid.uuid4().hex[:10]}", loaded.settings.account
-        return Intent(name, account, strategy, side, quantity, quote, slippage_bps, now_ns + lasting, slices, pause)
+        return Intent(name, account, strategy, side, quantity, quote, slippage_bps, now_ns + lasting, slices, pause, rest)
 
     if dry_run:
         code, found = run_async(lambda: _rehearse(loaded, wish, live=live, quiet=as_json))

@@ -70,8 +70,9 @@ def test_doctor(desk: Path) -> None:
     done = isthmus("doctor", "--json", at=desk)
     assert done.code == 0, done
     checks = {check["name"]: check for check in done.json["checks"]}
-    wanted = ("python", "signing", "settings", "home folder", "keystore", "wallet", "binance reachable", "binance clock",
-              "binance account", "uniswap reachable", "uniswap chain id", "uniswap head", "uniswap account", "arming")  # fmt: skip
+    wanted = ("python", "signing", "settings", "home folder", "journal", "kill switch", "keystore", "wallet",
+              "binance reachable", "binance clock", "binance account", "uniswap reachable", "uniswap chain id", "uniswap head",
+              "uniswap account", "arming")  # fmt: skip
     assert {name: checks[name]["level"] for name in wanted} == dict.fromkeys(wanted, "ok")
     assert checks["binance key"]["level"] == "ok", "the sandbox's key may trade and not withdraw"
     text = isthmus("doctor", at=desk)
@@ -113,7 +114,7 @@ def test_dry_run_sends_nothing(desk: Path) -> None:
     assert (done.json["status"], done.json["sent"]) == ("DRY_RUN", 0)
     assert Decimal(done.json["route"]["quantity"]["amount"]) == 10
     assert {one["decision"] for one in done.json["orders"]} == {"APPROVED"}
-    text = isthmus("order", "submit", PAIR, "--side", "sell", "--qty", "3", "--slices", "3", "--dry-run", at=desk)
+    text = isthmus("order", "submit", PAIR, "--side", "sell", "--qty", "3", "--slices", "3", "--rest", "--dry-run", at=desk)
     assert text.out.startswith("DRY RUN: nothing is signed or sent")
     assert "then 2 more slices" in text.out
     assert isthmus("order", "list", "--json", at=desk).json == before
