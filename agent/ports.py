@@ -277,6 +277,17 @@ class IntentView(msgspec.Struct, frozen=True):
     orders: tuple[str, ...]
 
 
+class Anchoring(msgspec.Struct, frozen=True):
+    """The journal's head on its way into a contract: as which order, or why it is not."""
+
+    venue: str
+    contract: str
+    seq: int
+    head: str
+    order_id: str  # empty when it was refused
+    reasons: tuple[Reason, ...] = ()
+
+
 class Desk(Protocol):
     """The only way in for people and programs: commands, queries, one subscription of events."""
 
@@ -300,6 +311,10 @@ class Desk(Protocol):
 
     async def adopt(self, reason: str) -> Sequence[Break]:
         """Take the balances of now over, as explained by a person, and lift the halts; the breaks that stay."""
+        ...
+
+    async def anchor(self, venue: str) -> Anchoring:
+        """Write the journal's head on a chain. Returns when it is approved and journaled; the order tells what becomes of it."""
         ...
 
     def events(self) -> AsyncIterator[Record]:

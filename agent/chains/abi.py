@@ -159,6 +159,11 @@ def anchor(seq: int, head: bytes) -> bytes:
     return call_data("anchor(uint64,bytes32)", seq, head)
 
 
+def anchored(owner: str) -> bytes:
+    """Of AuditAnchor. Returns (seq uint64, head bytes32): what the owner anchored last."""
+    return call_data("heads(address)", owner)
+
+
 # -- pools -------------------------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,7 @@ class Watch:
         self._last: ChainHead | None = None
         self._behind = 0
         self._doubted_ns = 0
+        self.is_quiet = False
 
     async def start(self) -> ChainHead:
         """The head as it is now. Raises ChainError, also when two providers do not agree on it."""
@@ -61,14 +62,20 @@ class Watch:
     async def advance(self) -> Step:
         """Wait for the next head. Raises ChainError when the node cannot be asked, or two providers contradict each other."""
         while True:
-            if self._rpc.is_pushed:
-                await self._rpc.news(PUSH_WAIT_S)
-            else:
-                await self._clock.sleep(self._poll_s)
-            head = await fetch_head(self._rpc, self._clock)
-            step = await self._judge(head) if await self._is_agreed(head) else None
+            step = await self.look()
             if step is not None:
                 return step
+
+    async def look(self) -> Step | None:
+        """As `advance`, once: None when a poll finds no new head. Then `is_quiet` says whether the last one still stands."""
+        if self._rpc.is_pushed:
+            await self._rpc.news(PUSH_WAIT_S)
+        else:
+            await self._clock.sleep(self._poll_s)
+        head = await fetch_head(self._rpc, self._clock)
+        is_agreed = await self._is_agreed(head)
+        self.is_quiet = is_agreed and self._last is not None and head.hash == self._last.hash
+        return await self._judge(head) if is_agreed else None
 
     async def _is_agreed(self, head: ChainHead) -> bool:
         """Whether the other provider, if there is one, tells the same story. Raises ChainError when it does not for too long."""

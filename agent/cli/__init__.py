@@ -29,7 +29,7 @@ COMMANDS = {
     "order": ("order", "commands", "Submit, list, show and cancel parent orders."),
     "balances": ("account", "balances", "What the journal says, beside what venues and chains say now."),
     "reconcile": ("account", "reconcile", "Hold the journal against every venue and chain."),
-    "audit": ("audit", "commands", "Check that every record of the journal is as it was written."),
+    "audit": ("audit", "commands", "Check that the journal is as it was written; keep its head on a chain."),
     "kill": ("kill", "kill", "Block new orders and cancel everything, whatever the agent does."),
     "keys": ("keys", "commands", "Create, import and list the keys of the wallet."),
     "record": ("record", "record", "Write an exchange's market frames to a tape for the sandbox."),

@@ -16,17 +16,15 @@ from agent.engine.summary import Summary
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
 
-START_TIMEOUT_S = 60.0
-
 
 async def started(engine: "Engine", *, quiet: bool) -> list[str]:
     """Wait until the engine may trade; the parents that were live before. Raises VenueError naming who does not answer."""
     if not quiet:
         err.print("connecting, replaying the journal, reconciling …", style="dim", soft_wrap=True)
     try:
-        await asyncio.wait_for(engine.ready(), START_TIMEOUT_S)
+        await asyncio.wait_for(engine.ready(), engine.patience_s)
     except TimeoutError:
-        raise VenueError(f"not ready after {START_TIMEOUT_S:.0f} s: {engine.waiting_for()}; try `isthmus doctor`") from None
+        raise VenueError(f"not ready after {engine.patience_s} s: {engine.waiting_for()}; try `isthmus doctor`") from None
     if engine.failure:
         raise IsthmusError(engine.failure)
     if engine.is_stopping:

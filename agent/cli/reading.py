@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -10,14 +11,17 @@ from agent.app import has_account, open_reader, open_venues
 from agent.config import Loaded
 from agent.domain.errors import UsageError
 from agent.domain.events import Break, Record
+from agent.domain.instrument import Instrument
+from agent.domain.market import Listed
 from agent.domain.order import OrderRef
+from agent.engine.inquire import differences
 from agent.engine.state import State, reference_of
 from agent.gateways import local
-from agent.ports import Repair, Snapshot
-from agent.settlement.reconcile import compare
+from agent.ports import Repair, Snapshot, Venue, VenueEvent
 from agent.settlement.repair import repairs
 
 FOLLOW_S = 0.1
+LISTED_TIMEOUT_S = 20.0
 ASKED_MAX = 100  # orders, newest first, whose trades are asked for when the journal is held against the world
 
 
@@ -47,13 +51,16 @@ async def follow(loaded: Loaded, state: State) -> AsyncIterator[Record]:
             await asyncio.sleep(FOLLOW_S)
 
 
-async def look_at_accounts(loaded: Loaded, asked: Sequence[OrderRef] = ()) -> list[Snapshot]:
-    """What every venue with an account says now, and of the orders that it is asked about. The wallet stays locked."""
-    account = loaded.settings.account
+async def look_at_accounts(loaded: Loaded) -> list[Snapshot]:
+    """What every venue with an account says now. The wallet stays locked."""
     async with open_venues(loaded, None) as (venues, _):
-        seen = [name for name, venue in venues.items() if has_account(loaded.venues[name])]
-        shots = await asyncio.gather(*(venues[name].snapshot([one for one in asked if one.venue == name]) for name in seen))
-    return [msgspec.structs.replace(shot, account=account) for shot in shots]
+        return await _ask(loaded, venues, ())
+
+
+async def _ask(loaded: Loaded, venues: Mapping[str, Venue], asked: Sequence[OrderRef]) -> list[Snapshot]:
+    seen = [name for name in venues if has_account(loaded.venues[name])]
+    shots = await asyncio.gather(*(venues[name].snapshot([one for one in asked if one.venue == name]) for name in seen))
+    return [msgspec.structs.replace(shot, account=loaded.settings.account) for shot in shots]
 
 
 async def reconcile_journal(loaded: Loaded) -> tuple[list[Break], list[Repair]]:
@@ -65,7 +72,25 @@ async def reconcile_journal(loaded: Loaded) -> tuple[list[Break], list[Repair]]:
     if not state.seq:
         raise UsageError("there is no journal yet; `isthmus run` or `isthmus order submit` begins one")
     recent = [order for order in state.orders.values() if order.sent_ns][-ASKED_MAX:]
-    shots = await look_at_accounts(loaded, [reference_of(order) for order in recent])
-    known = [shot for shot in shots if (shot.account, shot.venue) in state.adopted]
-    breaks = list(compare(state.ledger, known, state.orders, loaded.settings.reconcile.filtered_client_order_ids))
-    return breaks, [step for shot in known for step in repairs(breaks, shot, state.orders, lambda _name: None)]
+    asked = {order.order_id: order for order in (*state.working.values(), *state.mined.values(), *recent) if order.sent_ns}
+    breaks, steps = list[Break](), list[Repair]()
+    async with open_venues(loaded, None) as (venues, _):
+        shots = await _ask(loaded, venues, [reference_of(order) for order in asked.values()])
+        for shot in [one for one in shots if (one.account, one.venue) in state.adopted]:
+            found = differences(state, shot, loaded.settings.reconcile.filtered_client_order_ids)
+            has_strangers = any(one.order_id not in state.orders for one in shot.resting)
+            listed = await _listed(venues[shot.venue]) if has_strangers else {}
+            breaks += found
+            steps += repairs(found, shot, state.orders, listed.get)
+    return breaks, steps
+
+
+async def _listed(venue: Venue) -> dict[str, Instrument]:
+    """What a venue trades; nothing where it does not say so in time."""
+    stream = venue.stream()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LISTED_TIMEOUT_S), contextlib.aclosing(cast("AsyncGenerator[VenueEvent, None]", stream)):
+            async for event in stream:
+                if isinstance(event, Listed):
+                    return {one.id: one for one in event.instruments}
+    return {}

@@ -161,7 +161,7 @@ def _waits_for_chain(intent: Intent, state: State, world: World, now_ns: int) ->
 
     So a market with pools waits for the block, but not for a transaction that is stuck: the others go on without that chain.
     """
-    busy = {order.plan.venue for order in state.chain_orders()} - _stuck(state, world, now_ns)
+    busy = ({order.plan.venue for order in state.chain_orders()} | world.anchoring) - _stuck(state, world, now_ns)
     return any(found.venue in busy for found in world.market.instruments() if found.market == intent.market)
 
 

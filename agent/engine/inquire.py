@@ -13,7 +13,7 @@ from agent.domain.amount import Amount, Asset
 from agent.domain.errors import VenueError
 from agent.domain.events import BalanceAdopted, Break, NonceAdopted
 from agent.engine.record import Recorder
-from agent.engine.state import reference_of
+from agent.engine.state import State, reference_of
 from agent.ports import Clock, Repair, Snapshot, Venue
 from agent.settlement.knobs import Knobs
 from agent.settlement.reconcile import checked, compare
@@ -23,6 +23,8 @@ QUERY_S = 0.5
 RECENT_NS = 3_600_000_000_000  # how far back ended orders are asked about when balances differ
 RECENT_MAX = 100
 SETTLE_TRIES = 16  # with QUERY_S between: how long facts may be under way before a difference counts
+CALM_TRIES = 4  # the same where no order was sent or ended for a while: nothing of ours can be under way
+CALM_NS = 15_000_000_000
 
 
 class Inquiry:
@@ -65,14 +67,20 @@ class Inquiry:
 
     async def check(self, name: str) -> tuple[list[Break], int]:
         """Hold the journal against one venue: (breaks, balances compared). Repeats while facts may still be under way."""
-        for turn in range(SETTLE_TRIES):
+        tries = CALM_TRIES if self._is_calm(name) else SETTLE_TRIES
+        for turn in range(tries):
             snapshot = await self.snapshot(name, RECENT_NS if turn else 0)
             self.adopt(snapshot)
             breaks = self.breaks(snapshot)
-            if not breaks or self._recorder.stopping.is_set() or turn + 1 == SETTLE_TRIES:
+            if not breaks or self._recorder.stopping.is_set() or turn + 1 == tries:
                 break
             await self._clock.sleep(QUERY_S)
         return breaks, checked(self._state.ledger, [snapshot])
+
+    def _is_calm(self, name: str) -> bool:
+        since_ns = self._clock.now_ns() - CALM_NS
+        orders = (order for order in self._state.orders.values() if order.plan.venue == name)
+        return not self.is_busy(name) and all(max(order.sent_ns, order.ended_ns) < since_ns for order in orders)
 
     async def repairs(self, name: str) -> list[Repair]:
         """What could be put right at one venue; nothing is taken in for it."""
@@ -81,14 +89,7 @@ class Inquiry:
 
     def breaks(self, snapshot: Snapshot) -> list[Break]:
         """All differences with one venue: balances, orders, and transactions of the wallet that are not ours."""
-        name, found = snapshot.venue, list(compare(self._state.ledger, [snapshot], self._state.orders, self._filtered))
-        foreign = None if snapshot.nonce is None else self._state.foreign_nonce(name, snapshot.nonce)
-        if foreign is not None and snapshot.nonce is not None:
-            unit = Asset("transactions", name, 0)
-            cause = f"transaction {foreign} of the wallet is not of this journal: another program uses the key"
-            sides = Amount(foreign, unit), Amount(snapshot.nonce, unit)
-            found.append(Break(self._account, name, "nonce", *sides, cause, about="nonce"))
-        return found
+        return differences(self._state, snapshot, self._filtered)
 
     @property
     def _filtered(self) -> Sequence[str]:
@@ -111,3 +112,16 @@ class Inquiry:
             raise VenueError(f"{snapshot.venue} told only a part of the balances: they cannot be taken over")
         held = [one for one in snapshot.balances if one] or list(snapshot.balances[:1])
         self._recorder.record([BalanceAdopted(self._account, snapshot.venue, amount, "opening balance") for amount in held])
+
+
+def differences(state: State, shot: Snapshot, filtered: Sequence[str] = ()) -> list[Break]:
+    """Between the journal and one venue's word: balances, orders, and transactions of the wallet that are not ours."""
+    found = list(compare(state.ledger, [shot], state.orders, filtered))
+    foreign = None if shot.nonce is None else state.foreign_nonce(shot.venue, shot.nonce)
+    if foreign is not None and shot.nonce is not None:
+        unit = Asset("transactions", shot.venue, 0)
+        cause = f"transaction {foreign} of the wallet is not of this journal: another program uses the key"
+        found.append(
+            Break(shot.account, shot.venue, "nonce", Amount(foreign, unit), Amount(shot.nonce, unit), cause, about="nonce")
+        )
+    return found

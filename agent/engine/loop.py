@@ -8,6 +8,8 @@ always recorded: a clean stop waits for the sends under way, a failure keeps its
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+import msgspec
+
 from agent import observe
 from agent.domain.amount import Amount
 from agent.domain.errors import JournalError, StartRefusedError
@@ -26,6 +28,7 @@ from agent.domain.events import (
 from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
+from agent.engine.anchor import write_head
 from agent.engine.decide import accept, decide
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
@@ -35,7 +38,7 @@ from agent.engine.supervise import Supervisor
 from agent.engine.tend import tend
 from agent.engine.world import Rules, World
 from agent.market.view import Market
-from agent.ports import Clock, IntentView, Journal, Latch, Repair, Signer, Venue
+from agent.ports import Anchoring, Clock, IntentView, Journal, Latch, Repair, Signer, Venue
 
 TICK_S = 0.1
 KILL = "kill"  # the scope of the halt that the kill switch makes
@@ -66,7 +69,7 @@ class Engine:
         """`latch`: the kill switch. `is_strict`: refuse to start while the state cannot be explained. `is_idle`: only look."""
         self.state = State()
         self.world = World(market, {n: v.profile for n, v in venues.items()}, live, {}, {}, set())
-        self._venues, self._clock, self._rules = dict(venues), clock, rules
+        self._venues, self._clock, self._rules, self._account = dict(venues), clock, rules, account
         self._started = EngineStarted(run_id, version, config_hash)
         self._recorder = Recorder(journal, clock, self.state, self.world, self._act)
         self._recorder.allow_overfills = rules.knobs.allow_overfills
@@ -227,24 +230,30 @@ class Engine:
         """What can be put right without a person's word, and is, unless this is a rehearsal. Every step is journaled.
 
         Facts that were only missing (fills, ends of orders) are booked by asking; what is left is planned from what venues say.
+        A venue that then agrees with the journal may trade again.
         """
         found = await asyncio.gather(*(self._inquiry.repairs(name) for name in self._venues))
         steps = [one for some in found for one in some]
         if not is_rehearsal and not self.is_stopping:
             self._recorder.record([event for one in steps for event in one.events])
             await self._recorder.secured()
+            differing = {one.venue for one in await self.reconcile()}
+            agreeing = [scope for scope in self.state.halted if scope in self._venues.keys() - differing]
+            if not self.is_stopping:
+                self._recorder.record([Resumed(scope, "repaired: it agrees with the journal") for scope in agreeing])
         return steps
 
     async def adopt(self, reason: str) -> Sequence[Break]:
         """A person explains the differences: the balances of now are taken over, and every halt is lifted. What stays is returned.
 
-        Does nothing while an order is under way, because its differences explain themselves later.
+        Nothing is taken over at a venue where an order is under way, because its differences explain themselves later.
         """
         breaks = await self.reconcile()
-        if self.state.working or self.is_stopping:
-            return breaks
+        busy = {order.plan.venue: order.order_id for order in self.state.working.values()}
         for one in breaks:
             change = one.outside - one.journal
+            if one.venue in busy or self.is_stopping:
+                continue
             if one.is_balance and change:
                 self._recorder.record([BalanceAdopted(one.account, one.venue, change, reason)])
             elif one.is_nonce:
@@ -252,7 +261,16 @@ class Engine:
         left = await self.reconcile()
         if not left and not self.is_stopping:
             self._recorder.record([Resumed(scope, reason) for scope in self.state.halted if scope != KILL])
-        return left
+        return [_hindered(one, busy.get(one.venue, "")) for one in left]
+
+    async def anchor(self, venue: str = "") -> Anchoring:
+        """Write the journal's head into the contract of a venue on a chain; see `engine.anchor`."""
+        return await write_head(self._recorder, self._rules, self._account, venue)
+
+    @property
+    def patience_s(self) -> int:
+        """How long the venues have at start, before whoever waits for `ready` gives up."""
+        return self._rules.knobs.timeout_connection_secs
 
     def remind(self) -> None:
         """It is time for the continuous check of balances. Returns at once."""
@@ -289,3 +307,11 @@ class _Open:
 
     def engaged(self) -> str:
         return ""
+
+
+def _hindered(one: Break, order_id: str) -> Break:
+    """A difference that was not taken over, with the reason."""
+    if not order_id:
+        return one
+    cause = f"{one.cause}; not taken over while order {order_id} is under way there: wait for its end, or cancel it"
+    return msgspec.structs.replace(one, cause=cause)

@@ -36,6 +36,7 @@ class World(msgspec.Struct):
     simulated: dict[str, Simulated] = {}  # order -> how its waiting transaction would fare in the newest block
     attempting: set[str] = set()  # orders for which another transaction is being signed or sent
     attempted_ns: dict[str, int] = {}  # order -> when the last one was begun
+    anchoring: set[str] = set()  # venues whose next transaction writes the journal's head
     beat_ns: int = 0  # when the engine last went round
     has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others
 

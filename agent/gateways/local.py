@@ -19,7 +19,7 @@ from agent.domain.amount import decode_hook, encode_hook
 from agent.domain.errors import IsthmusError, UsageError, VenueError
 from agent.domain.events import Break
 from agent.domain.intent import Intent
-from agent.ports import Desk, Repair
+from agent.ports import Anchoring, Desk, Repair
 
 LINE_MAX = 64 * 1024
 TIMEOUT_S = 60.0
@@ -49,11 +49,15 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+class Anchor(msgspec.Struct, frozen=True, tag=True):
+    venue: str  # empty: the only one that keeps heads
+
+
 class Status(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = Submit | Cancel | Reconcile | Mend | Adopt | Status
+Request = Submit | Cancel | Reconcile | Mend | Adopt | Anchor | Status
 
 _read_request = msgspec.json.Decoder(Request, dec_hook=decode_hook)
 _write = msgspec.json.Encoder(enc_hook=encode_hook)
@@ -106,6 +110,11 @@ def read_repair(answer: Any) -> Repair:
     return msgspec.convert(answer, Repair, dec_hook=decode_hook)
 
 
+def read_anchoring(answer: Any) -> Anchoring:
+    """An anchoring as the socket carried it."""
+    return msgspec.convert(answer, Anchoring, dec_hook=decode_hook)
+
+
 def is_running(home: Path) -> bool:
     """Whether an agent answers here. A socket that a crash left behind does not count."""
     with socket.socket(socket.AF_UNIX) as probe:
@@ -156,5 +165,7 @@ async def _answer(desk: Desk, request: Request) -> Any:
             return await desk.repair(is_rehearsal=is_rehearsal)
         case Adopt(reason=reason):
             return await desk.adopt(reason)
+        case Anchor(venue=venue):
+            return await desk.anchor(venue)
         case Status():
             return desk.intents()

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from agent.domain.order import Order, OrderState
-from agent.domain.plan import ApproveToken, SwapBatch
+from agent.domain.plan import ChainPlan
 
 Finality = Literal["reported", "mempool", "block", "final"]
 
@@ -22,6 +22,8 @@ def finality(order: Order) -> Finality:
 
     `block`: mined, may be reorganised. `final`: the chain's own finality. An exchange never gets further than `reported`.
     """
-    if isinstance(order.plan, SwapBatch | ApproveToken):
-        return _ON_CHAIN.get(order.state, "reported")
-    return "reported"
+    if not isinstance(order.plan, ChainPlan):
+        return "reported"
+    if order.block:
+        return "final" if order.is_final else "block"
+    return _ON_CHAIN.get(order.state, "reported")

@@ -15,7 +15,7 @@ from agent.domain.amount import Amount, Asset, group_asset, parse_amount
 from agent.domain.events import AttemptApproved, BalanceAdopted, Event, GasPaid, OrderFilled
 from agent.domain.intent import Intent
 from agent.domain.order import Order, OrderRef, OrderState
-from agent.domain.plan import Approved, ApproveToken, SignedTransaction, SwapBatch
+from agent.domain.plan import Approved, ApproveToken, Reason, SignedTransaction, SwapBatch
 from agent.engine.loop import Engine
 from agent.engine.world import Rules
 from agent.journal.codec import Row
@@ -23,7 +23,7 @@ from agent.journal.memory import MemoryJournal
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
 from agent.market.view import Market
-from agent.ports import Tools
+from agent.ports import Latch, Tools
 from agent.risk.limits import Limits
 from agent.settlement.knobs import Knobs
 from agent.simulation.chain.world import SandboxChain
@@ -46,13 +46,18 @@ class Pilot:
         self.chain, self.engine, self.config, self.rows, self._key = chain, engine, config, rows, key
         self._count = 0
 
-    async def sell(self, quantity: str = "1") -> str:
+    async def sell(self, quantity: str = "1", within_s: float = 120) -> str:
+        name, reasons = await self.ask(quantity, within_s)
+        assert reasons == ()
+        return name
+
+    async def ask(self, quantity: str = "1", within_s: float = 120) -> tuple[str, tuple[Reason, ...]]:
+        """The parent's name, and why it is refused."""
         self._count += 1
         name = f"p{self._count}"
-        deadline_ns = self.engine.now_ns() + 120 * 10**9
+        deadline_ns = self.engine.now_ns() + int(within_s * 10**9)
         amount = parse_amount(quantity, group_asset("ETH"))
-        assert await self.engine.submit(Intent(name, MAIN, "drill", "sell", amount, "USDT", 300, deadline_ns)) == ()
-        return name
+        return name, await self.engine.submit(Intent(name, MAIN, "drill", "sell", amount, "USDT", 300, deadline_ns))
 
     async def held_back(self) -> Order:
         """A swap that a node holds and that no block takes: from here on blocks come only when a test asks for one."""
@@ -187,6 +192,7 @@ async def flying(
     rows: list[Row] | None = None,
     with_rules: Rules | None = None,
     is_permitted: bool = True,
+    latch: Latch | None = None,
     **changes: Any,
 ) -> AsyncIterator[Pilot]:
     """An engine with the Uniswap venue alone. `key` and `rows` of an earlier one: it is restarted.
@@ -213,7 +219,7 @@ async def flying(
         await chain.call("anvil_mine", hex(QUIET_BLOCKS))
     rows = [] if rows is None else rows
     chosen = with_rules or rules()
-    engine = Engine(MemoryJournal(rows), {NAME: venue}, {NAME: signer}, RealClock(), chosen, Market(), MAIN)
+    engine = Engine(MemoryJournal(rows), {NAME: venue}, {NAME: signer}, RealClock(), chosen, Market(), MAIN, latch=latch)
     running = asyncio.create_task(engine.run())
     try:
         async with asyncio.timeout(WAIT_S):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import ClientSession, web
+from eth_utils.crypto import keccak
 
 
 class Proxy:
@@ -16,6 +17,9 @@ class Proxy:
         self.is_down = False  # hangs up at once, on everything
         self.cut: set[str] = set()  # methods that reach the node, and whose answer is cut off
         self.swallowed: set[str] = set()  # methods that never reach the node, and are answered as if they had
+        self.pretended: set[str] = set()  # the same, in the words of one that took it: with the transaction's own hash
+        self.broken: dict[str, int] = {}  # method -> the HTTP status that comes back, though it reached the node
+        self.muddled: dict[str, str] = {}  # method -> the words of an error that comes back, though it reached the node
         self.nulls: set[str] = set()  # methods that are answered with nothing: an index that lags
         self.refused: dict[str, str] = {}  # method -> the words with which it is refused
         self.lag = 0  # blocks that its newest is behind
@@ -36,12 +40,18 @@ class Proxy:
             return web.json_response(reply | {"error": {"code": -32000, "message": self.refused[method]}})
         if method in self.swallowed:
             return web.json_response(reply | {"result": "0x" + "00" * 32})
+        if method in self.pretended:
+            return web.json_response(reply | {"result": "0x" + keccak(hexstr=params[0]).hex()})
         if method in self.nulls:
             return web.json_response(reply | {"result": None})
         if self.lag and params and params[0] == "latest":
             newest = await self._ask({**call, "method": "eth_blockNumber", "params": []})
             call["params"] = [hex(int(newest["result"], 16) - self.lag), *params[1:]]
         passed = await self._ask(call)
+        if method in self.broken:
+            return web.Response(status=self.broken[method])
+        if method in self.muddled:
+            return web.json_response(reply | {"error": {"code": -32603, "message": self.muddled[method]}})
         if "result" in passed:
             passed["result"] = self.twist(method, passed["result"])
         return _hung_up(request) if method in self.cut else web.json_response(passed)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +11,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from cli_kit import environment
+from pilot import NAME, Pilot, flying
 
+from agent.chains.take_back import take_back
+from agent.domain.order import OrderState
 from agent.domain.plan import Call, Calls, SignedTransaction
+from agent.domain.sweep import Sweep, Swept
+from agent.journal.latch import FileLatch
 from agent.keys.keystore import Keystore
 from agent.keys.local import LocalSigner
 from agent.keys.policy import NO_HOOKS, KeyPolicy
@@ -70,6 +76,12 @@ class Stuck(NamedTuple):
     async def killed(self, *arguments: str, **changes: Any) -> tuple[int, Any]:
         async with self.kill(*arguments, **changes) as task, asyncio.timeout(WAIT_S):
             return await task
+
+
+@pytest.fixture
+async def anvil() -> AsyncIterator[SandboxChain]:
+    async with await start_chain("anvil") as running:
+        yield running
 
 
 @contextlib.asynccontextmanager
@@ -159,3 +171,63 @@ async def test_over_a_websocket(tmp_path: Path) -> None:
         await at.send(0, 20 * GWEI)
         code, row = await at.killed("--dry-run", rpc_url=at.chain.rpc_url.replace("http", "ws", 1))
         assert (code, row["found"], row["left"]) == (0, 1, 1), row
+
+
+# -- what the agent makes of it ----------------------------------------------------------------------------------------
+
+
+async def swept(pilot: Pilot, key: bytes) -> Swept:
+    """What `isthmus kill` does for the wallet of the agent: in another process usually, and beside its journal always."""
+
+    async def opened(_section: object) -> LocalSigner:
+        signer = LocalSigner(bytearray(key))
+        signer.allow(KeyPolicy(pilot.config.chain_id, signer.address, NO_HOOKS, NO_HOOKS, frozenset(), {}, 500 * GWEI, 1_000_000))
+        return signer
+
+    config = pilot.config
+    section = {"rpc_url": pilot.chain.rpc_url, "chain_id": config.chain_id, "wallet": config.wallet}
+    until_ms = round((asyncio.get_running_loop().time() + WAIT_S) * 1_000)
+    sweeping = asyncio.create_task(take_back(NAME, section, opened, Sweep(until_ms)))
+    while not sweeping.done():
+        await asyncio.sleep(0.05)
+        await pilot.chain.call("evm_mine")
+    return await sweeping
+
+
+async def is_explained(pilot: Pilot, before: int) -> None:
+    """The order is cancelled, by one transaction whose gas is ours; nothing is left for a person to adopt."""
+    swap = pilot.engine.state.orders["p1-0"]
+    await pilot.until(lambda: swap.state is OrderState.CANCELLED, "it does not know what became of it")
+    assert list(swap.gas_paid) == [swap.tx_hash]
+    assert pilot.held("WETH") == before
+    assert await pilot.engine.reconcile() == []
+    assert set(pilot.engine.state.halted) <= {"kill"}
+    assert pilot.engine.state.status == {}
+
+
+async def test_a_kill_beside_a_running_agent_is_explained_by_itself(anvil: SandboxChain, tmp_path: Path) -> None:
+    key, latch = secrets.token_bytes(32), FileLatch(tmp_path)
+    async with flying(anvil, key=key, latch=latch) as pilot:
+        before = pilot.held("WETH")
+        await pilot.held_back()
+        latch.engage("drill")
+        assert (await swept(pilot, key)).left == 0
+        await is_explained(pilot, before)
+        await anvil.call("evm_setAutomine", True)
+        latch.lift("the drill is over")
+        await pilot.traded("p1")
+        await pilot.agrees()
+
+
+async def test_a_kill_while_no_agent_ran_is_explained_at_its_next_start(anvil: SandboxChain) -> None:
+    key = secrets.token_bytes(32)
+    async with flying(anvil, key=key) as pilot:
+        before = pilot.held("WETH")
+        swap = await pilot.held_back()
+        await pilot.engine.cancel("p1")
+        rows = pilot.rows
+    assert (await swept(pilot, key)).cancelled == 1
+    async with flying(anvil, key=key, rows=rows) as pilot:
+        await is_explained(pilot, before)
+        assert pilot.engine.state.orders["p1-0"].tx_hash not in {one.tx_hash for one in swap.attempts}, "the kill's own"
+        await pilot.is_explained()

@@ -30,11 +30,13 @@ def test_a_whole_journal_and_its_head(desk: Path) -> None:
     head = f"60:{rows_on_disk(journal(desk))[-1].hash}"
     assert done.code == 0, done
     assert done.json == {
-        "status": "ok", "journal": str(journal(desk)), "records": 60, "head": head, "first_bad": None, "error": "", "exit_code": 0,
+        "status": "ok", "journal": str(journal(desk)), "records": 60, "head": head, "first_bad": None, "error": "", "chains": [],
+        "exit_code": 0,
     }  # fmt: skip
     text = isthmus("audit", "verify", at=desk)
     assert text.code == 0
     assert "60 records, each as it was written" in text.out
+    assert "not compared with a chain: no venue was asked that keeps heads" in " ".join(text.out.split())
     assert head in text.out, "as --anchor takes it"
     assert isthmus("audit", "verify", "--anchor", head, at=desk).code == 0
 
@@ -86,6 +88,18 @@ def test_it_reads_beside_a_writer(desk: Path) -> None:
 def test_a_bad_anchor_is_a_usage_error(desk: Path, anchor: str) -> None:
     done = isthmus("audit", "verify", "--anchor", anchor, at=desk)
     assert (done.code, "SEQ:HASH" in done.err) == (2, True)
+
+
+def test_who_insists_on_a_chain_needs_one_and_a_mistake_in_its_section_hides_nothing_else(desk: Path) -> None:
+    done = isthmus("audit", "verify", "--chain", at=desk)
+    assert (done.code, "no venue keeps heads of the journal; set contracts.audit_anchor" in done.err) == (2, True)
+    with (desk / "isthmus.toml").open("a") as file:
+        file.write('[venues.pools]\nkind = "uniswap"\ncontracts = { audit_anchor = "0x00" }\n')
+    done = isthmus("audit", "verify", "--json", at=desk)
+    assert (done.code, done.json["records"], done.json["chains"][0]["status"]) == (0, 60, "not compared")
+    assert "venues.pools: Object missing required field `rpc_url`" in done.json["chains"][0]["error"]
+    assert isthmus("audit", "verify", "--no-chain", "--json", at=desk).json["chains"] == []
+    assert isthmus("audit", "verify", "--chain", at=desk).code == 2
 
 
 def test_no_journal_is_a_usage_error(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ TYPED = {
     "unknown order": (("order", "show", "nonsense"), 2, "no order 'nonsense' in the journal"),
     "cancel of nothing": (("order", "cancel", "nonsense"), 2, "no live order 'nonsense'"),
     "reconcile without a journal": (("reconcile",), 2, "no journal yet"),
+    "anchor without a journal": (("audit", "anchor"), 2, "no journal yet"),
+    "anchor where nothing keeps it": (("audit", "anchor", "--venue", "binance"), 2, "binance keeps no heads .*audit_anchor"),
     "tape that is missing": (("demo", "--tape", "none.gz"), 2, "--tape none.gz: No such file"),
     "record over a file": (("record", "isthmus.toml"), 2, "exists already"),
     "record from nowhere": (("record", "t.gz", "--venue", "kraken"), 2, "no exchange kraken .*name one of binance"),

@@ -91,8 +91,13 @@ class Uniswap:
         for one in (*opening, *allowances):
             yield one
         while True:
-            step = await watch.advance()
-            yield step.head
+            step = await watch.look()
+            if step is None:
+                for one in await self._told_meanwhile(watch, head):
+                    yield one
+                continue
+            head = step.head
+            yield head
             async with self._orders.turn:
                 facts, news = await asyncio.gather(self._follow(step), self._orders.news(step))
                 allowances = await self._allowances(step.head) if self._orders.take_moved() else []
@@ -146,6 +151,14 @@ class Uniswap:
             return []
         self._told = status
         return [status]
+
+    async def _told_meanwhile(self, watch: Watch, head: ChainHead) -> list[Allowance | VenueStatus]:
+        """What changes without a new block: a provider is gone or back, or an answer told of a block that changed permissions."""
+        allowances: list[Allowance] = []
+        if watch.is_quiet:
+            async with self._orders.turn:
+                allowances = await self._allowances(head) if self._orders.take_moved() else []
+        return [*allowances, *self._news_of_status()]
 
     # -- pools -------------------------------------------------------------------------------------------------------------
 
@@ -237,4 +250,5 @@ class Uniswap:
 def _profile(name: str, config: Config) -> Profile:
     contracts = (config.contracts.universal_router, config.contracts.permit2, *(token.address for token in config.tokens))
     anchor = config.contracts.audit_anchor
+    contracts = (*contracts, anchor) if anchor else contracts
     return Profile(name, "uniswap", True, config.chain_id, contracts, config.wallet, config.contracts.permit2, anchor=anchor)

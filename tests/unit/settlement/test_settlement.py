@@ -206,3 +206,13 @@ def test_finality(state: OrderState, on_chain: str) -> None:
     approve = ApproveToken("a", "i", "main", "uniswap", 1, Amount(1, COIN), "0x", 1, 1, 1)
     assert finality(order(swap_plan(), state)) == finality(order(approve, state)) == on_chain
     assert finality(order(book_plan(), state)) == "reported"
+
+
+def test_what_stands_in_a_block_is_as_sure_as_the_block_also_where_nothing_traded() -> None:
+    for state in (S.CANCELLED, S.REVERTED):
+        ended = order(swap_plan(), state)
+        assert finality(ended) == ("block" if state is S.REVERTED else "reported")
+        ended.block = 7
+        assert finality(ended) == "block"
+        ended.is_final = True
+        assert finality(ended) == "final"
