@@ -41,6 +41,7 @@ from agent.market.view import Market
 from agent.ports import Anchoring, Clock, IntentView, Journal, Latch, Repair, Signer, Venue
 
 TICK_S = 0.1
+PEN_S = 1.0
 KILL = "kill"  # the scope of the halt that the kill switch makes
 GRACE_NS = 60_000_000_000  # how long past its deadline an order in doubt is waited for
 
@@ -140,7 +141,7 @@ class Engine:
         watchers = [
             asyncio.create_task(watch(name)) for name in self._venues for watch in (self._supervisor.run, self._supervisor.mind)
         ]
-        watchers.append(asyncio.create_task(self._supervisor.watch()))
+        watchers += [asyncio.create_task(self._supervisor.watch()), asyncio.create_task(self._hold_pen())]
         for watcher in watchers:
             self._recorder.guard(watcher)
         try:
@@ -158,6 +159,12 @@ class Engine:
             self._recorder.record([EngineStopped(self.failure or self._why_stopped or "stopped")])
         if self._recorder.error is not None:
             raise self._recorder.error
+
+    async def _hold_pen(self) -> None:
+        """An agent that may not write any more (another one took the desk over) stops also while it has nothing to write."""
+        while True:
+            await self._clock.sleep(PEN_S)
+            await self._recorder.secured()
 
     def _decide(self) -> None:
         now_ns = self.world.beat_ns = self._clock.now_ns()

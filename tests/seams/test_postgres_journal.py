@@ -1017,3 +1017,19 @@ def test_of_two_engines_one_sends_and_the_other_goes_on_where_it_stopped(desk: D
     told = {fact.fill.trade_id for truth in book.truth.values() for fact in truth.facts if isinstance(fact, OrderFilled)}
     assert set(fills) == told
     assert state.parents["p1"].filled == sale("p1", "6").quantity
+
+
+async def idle_engine(desk: Desk, cable: Cable) -> None:
+    """It has nothing to write, and still it stops within the lease."""
+    run = Run(venues_of(ScriptedBook(WarpClock(), 5)), journal=await asyncio.to_thread(desk.open, through=cable, lease_s=LEASE_S))
+    await run.engine.ready()
+    cable.freeze()
+    with pytest.raises(JournalError, match="may not write any more"):
+        async with asyncio.timeout(LEASE_S + GRACE_S):
+            await run.task
+    cable.thaw()
+
+
+def test_an_idle_agent_that_lost_the_desk_stops_within_the_lease(desk: Desk, cable: Cable) -> None:
+    with asyncio.Runner(loop_factory=OwnTime) as runner:
+        runner.run(idle_engine(desk, cable))
