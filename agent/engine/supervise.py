@@ -23,6 +23,7 @@ from agent.domain.order import RESTING, Order, OrderState
 from agent.domain.plan import ChainPlan, PlaceOrder, SignedTransaction
 from agent.engine.inquire import QUERY_S, Inquiry
 from agent.engine.record import Recorder
+from agent.engine.tend import unwanted
 from agent.ports import Clock, DeadMan, Snapshot, Venue
 from agent.settlement.knobs import Knobs
 from agent.settlement.reconcile import checked
@@ -240,13 +241,18 @@ class Supervisor:
             self._recorder.absorb(name, [VenueStatus(name, "TRADING")])
 
     async def _rebroadcast(self, name: str, snapshot: Snapshot) -> None:
-        """A transaction of which no node says anything is sent again as the same bytes: it can only happen once."""
+        """A transaction of which no node says anything is sent again as the same bytes: it can only happen once.
+
+        Not one that nobody wants any more: it may never have left, and is taken back when its own deadline is over.
+        """
         now_ns, venue = self._clock.now_ns(), self._venues[name]
         known = {fact.order_id for fact in snapshot.facts if isinstance(fact, OrderReported)}
         for order in [one for one in self._state.chain_orders() if one.plan.venue == name and one.order_id not in known]:
             plan = order.plan
             last = order.attempts[-1] if order.attempts else None
-            if isinstance(plan, ChainPlan) and order.nonce is not None and last and now_ns - last.sent_ns > REBROADCAST_NS:
+            is_wanted = last is not None and (last.is_cancel or not unwanted(order, self._state, now_ns))
+            is_due = last is not None and now_ns - last.sent_ns > REBROADCAST_NS
+            if isinstance(plan, ChainPlan) and order.nonce is not None and last and is_due and is_wanted:
                 wallet = venue.profile.wallet
                 signed = SignedTransaction(order.order_id, plan.chain_id, wallet, order.nonce, last.tx_hash, last.raw)
                 async with asyncio.timeout(SEND_TIMEOUT_S):

@@ -109,6 +109,8 @@ def _why_back(order: Order, plan: ChainPlan, state: State, world: World, rules: 
     parent = state.parents.get(plan.intent_id)
     if parent is not None and parent.cancelled:
         return "the client cancelled"
+    if parent is not None and isinstance(plan, SwapBatch) and state.remaining(parent).units < 0:
+        return "its amount was traded elsewhere while its block was gone"
     deadline_s = plan.deadline_s if isinstance(plan, SwapBatch) else order.approved_ns // 10**9 + rules.deadline_s
     clock_s = head.timestamp_s if isinstance(plan, SwapBatch) else now_ns // 10**9
     if clock_s > deadline_s:

@@ -8,7 +8,7 @@ from engine_kit import BOOK, CEX_ETH, CEX_USDT, CHAIN_ID, COIN, MAIN, RULES, STA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.domain.amount import Amount
+from agent.domain.amount import Amount, zero
 from agent.domain.events import (
     AttemptApproved,
     BalanceAdopted,
@@ -17,11 +17,12 @@ from agent.domain.events import (
     IntentAccepted,
     IntentCancelled,
     OrderApproved,
+    OrderFilled,
     OrderReported,
     OrderSent,
 )
 from agent.domain.market import ChainHead
-from agent.domain.order import OrderState
+from agent.domain.order import Fill, OrderState
 from agent.domain.plan import Approved, CancelOrder, CancelTransaction, PlaceOrder, SwapBatch, SwapLeg
 from agent.domain.price import Price
 from agent.engine.state import State
@@ -193,3 +194,14 @@ def test_an_outbid_raises_both_fees_enough_for_every_node_and_stays_within_the_c
     assert paid * 8 >= tip * 9 or paid == cap
     assert paid <= fee <= cap
     assert fee >= base_fee
+
+
+def test_what_was_traded_elsewhere_while_its_block_was_gone_is_taken_back_and_not_outbid() -> None:
+    desk = swapping()
+    whole = OrderFilled(Fill("p1-9", "cex", BOOK.id, "t1", Amount(20 * 10**8, CEX_ETH), Amount(1, USDT), zero(USDT), START_NS))
+    other = msgspec.structs.replace(PLACE, order_id="p1-9", lots=2_000_000, sell=Amount(20 * 10**8, CEX_ETH))
+    desk.write(BalanceAdopted(MAIN, "cex", Amount(60 * 10**8, CEX_ETH), "opening balance"), OrderApproved(Approved(other)), whole)
+    desk.head(GWEI, later_s=3)
+    event = desk.again()
+    assert isinstance(event.approved.plan, CancelTransaction)
+    assert event.why.startswith("its amount was traded elsewhere")
