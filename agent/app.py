@@ -38,14 +38,24 @@ PLACES = (Path("isthmus.toml"), Path(".isthmus/isthmus.toml"), Path(".isthmus/de
 
 CANCEL_GAS_LIMIT_MAX = 1_000_000  # a transfer takes 21,000; some roll-ups count their data in
 ASK = "ask"
+TICKS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the first counts also while the machine sleeps
 Ask = Callable[[str], str]  # (name of a key) -> the password that a person typed
 
 
 class RealClock:
-    """Wall-clock time for facts and deadlines."""
+    """Wall-clock time for facts and deadlines, which never goes back.
+
+    It follows the wall clock forward. When that is set back, it runs on by itself: otherwise every pause that is measured with it
+    would stand still for so long, questions about orders in doubt and the dead-man switch among them.
+    """
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.clock_gettime_ns(TICKS)
 
     def now_ns(self) -> int:
-        return time.time_ns()
+        ticks_ns = time.clock_gettime_ns(TICKS)
+        self._offset_ns = max(self._offset_ns, time.time_ns() - ticks_ns)
+        return ticks_ns + self._offset_ns
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -145,7 +145,9 @@ async def fetch_head(rpc: Node, clock: Clock, block: str = "latest") -> ChainHea
 
 
 def parse_head(block: dict[str, Any], chain_id: int, at_ns: int) -> ChainHead:
-    """A head from a block as JSON-RPC gives it. Raises ChainError when the chain has no base fee (before EIP-1559)."""
+    """A head from a block as JSON-RPC gives it. Raises ChainError when something is missing, or the base fee (before EIP-1559)."""
+    if lacking := {"gasUsed", "gasLimit", "number", "hash", "parentHash", "timestamp"} - block.keys():
+        raise ChainError(f"chain {chain_id}: the node gave a block without {', '.join(sorted(lacking))}; try another provider")
     if "baseFeePerGas" not in block:
         raise ChainError(f"chain {chain_id} has no base fee (EIP-1559): this program cannot price gas there")
     base_fee = base_fee_next(whole(block["baseFeePerGas"]), whole(block["gasUsed"]), whole(block["gasLimit"]))

@@ -35,6 +35,7 @@ class OrderState(enum.StrEnum):
     REPLACED = "REPLACED"
 
 
+INFERRED = "inferred-"  # how the trade id of an inferred fill begins
 S = OrderState
 RESTING = frozenset({S.OPEN, S.PARTIAL})  # a venue or a node holds it
 ENDED = frozenset({S.FILLED, S.CANCELLED, S.EXPIRED, S.REJECTED, S.FINAL, S.REVERTED, S.REPLACED})
@@ -98,6 +99,11 @@ class Fill(msgspec.Struct, frozen=True):
     fee: Amount
     at_ns: int
     tx_hash: str = ""  # on chain: the transaction, which a reorganisation may take back
+
+    @property
+    def is_inferred(self) -> bool:
+        """Whether a repair made it, from sums: the venue's own trades take its place."""
+        return self.trade_id.startswith(INFERRED)
 
     @property
     def key(self) -> str:

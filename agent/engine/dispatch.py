@@ -5,6 +5,7 @@ always counts for more than how the send went.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 from agent import observe
@@ -52,17 +53,15 @@ class Dispatch:
 
     async def _send(self, approved: Approved) -> None:
         plan, world = approved.plan, self._recorder.world
-        if not approved.attempt:
-            await self._send_first(approved)
-            return
+        world.attempting.add(plan.order_id)
         try:
-            await self._send_again(approved)
+            await (self._send_again(approved) if approved.attempt else self._send_first(approved))
         finally:
             world.attempting.discard(plan.order_id)
 
     async def _send_first(self, approved: Approved) -> None:
         plan = approved.plan
-        async with self._gates[plan.venue]:
+        async with self._way(plan):
             if self._is_dropped(plan):
                 return
             try:
@@ -80,7 +79,7 @@ class Dispatch:
     async def _send_again(self, approved: Approved) -> None:
         """Another transaction for the nonce of an order that waits. Whatever becomes of it, the order stands as it stood."""
         plan = approved.plan
-        async with self._gates[plan.venue]:
+        async with self._way(plan):
             order = self._recorder.state.orders[plan.order_id]
             try:
                 signed = await self._sign(approved)
@@ -97,6 +96,10 @@ class Dispatch:
                 raise
             except (IsthmusError, TimeoutError) as error:
                 observe.attempt_failed(plan.order_id, approved.attempt, str(error) or "no answer in time")
+
+    def _way(self, plan: Plan) -> contextlib.AbstractAsyncContextManager[None]:
+        """Orders wait for one another; what takes risk away waits for nobody. It is one for each order, so it is bounded too."""
+        return contextlib.nullcontext() if isinstance(plan, CancelOrder | CancelTransaction) else self._gates[plan.venue]
 
     async def _sign(self, approved: Approved) -> Signed:
         venue = approved.plan.venue

@@ -13,7 +13,7 @@ from agent.domain.amount import Amount, Asset
 from agent.domain.errors import VenueError
 from agent.domain.events import BalanceAdopted, Break, NonceAdopted
 from agent.engine.record import Recorder
-from agent.engine.state import State, reference_of
+from agent.engine.state import State, reference_of, rests
 from agent.ports import Clock, Repair, Snapshot, Venue
 from agent.settlement.knobs import Knobs
 from agent.settlement.reconcile import checked, compare
@@ -35,8 +35,8 @@ class Inquiry:
         self._state, self._world = recorder.state, recorder.world
 
     def is_busy(self, name: str) -> bool:
-        """Whether an order is under way at the venue, so that its balances may differ for a moment."""
-        return any(order.plan.venue == name for order in self._state.working.values())
+        """Whether an order is on its way at the venue, so that its balances may differ. One that rests moves nothing."""
+        return any(order.plan.venue == name and not rests(order) for order in self._state.working.values())
 
     async def snapshot(self, name: str, back_ns: int = 0) -> Snapshot:
         """What the venue says about balances and our open orders; the facts in it are taken in. Raises as `Venue.snapshot`.

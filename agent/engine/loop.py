@@ -138,9 +138,8 @@ class Engine:
         return self._supervisor.waiting_for()
 
     async def _work(self) -> None:
-        watchers = [
-            asyncio.create_task(watch(name)) for name in self._venues for watch in (self._supervisor.run, self._supervisor.mind)
-        ]
+        for_each = self._supervisor.run, self._supervisor.mind, self._supervisor.keep_armed
+        watchers = [asyncio.create_task(watch(name)) for name in self._venues for watch in for_each]
         watchers += [asyncio.create_task(self._supervisor.watch()), asyncio.create_task(self._hold_pen())]
         for watcher in watchers:
             self._recorder.guard(watcher)

@@ -31,7 +31,6 @@ from agent.engine.state import State
 from agent.engine.world import World
 from agent.observe.records import recorded
 from agent.ports import Allowance, Clock, Journal, PrivateFact, Simulated, VenueEvent
-from agent.settlement.repair import INFERRED
 
 SUBSCRIBER_MAX = 4_096
 
@@ -226,8 +225,8 @@ class Recorder:
     def _outdone(self, fact: PrivateFact) -> list[Event]:
         """Trades that were inferred give way to the venue's own account of them."""
         order = self.state.orders.get(fact.fill.order_id) if isinstance(fact, OrderFilled) else None
-        guesses = [one for one in order.fills if one.trade_id.startswith(INFERRED)] if order is not None else []
-        if isinstance(fact, OrderFilled) and fact.fill.trade_id.startswith(INFERRED):
+        guesses = [one for one in order.fills if one.is_inferred] if order is not None else []
+        if isinstance(fact, OrderFilled) and fact.fill.is_inferred:
             return []
         return [FillReversed(one.order_id, one.key, "the venue tells the trade itself") for one in guesses]
 

@@ -33,7 +33,7 @@ from agent.domain.events import (
     VenueStatus,
 )
 from agent.domain.intent import Intent
-from agent.domain.order import REORGANISED, SETTLED, Attempt, Fill, Order, OrderRef, OrderState, after, follows
+from agent.domain.order import REORGANISED, RESTING, SETTLED, Attempt, Fill, Order, OrderRef, OrderState, after, follows
 from agent.domain.plan import CancelOrder, ChainPlan, PlaceOrder, Plan, SwapBatch
 from agent.domain.price import Price
 from agent.ledger.positions import Ledger
@@ -305,7 +305,8 @@ class State:
             return
         order = self.orders[fill.order_id]
         order.fills.remove(fill)
-        order.told = None  # what the venue said before counts no more
+        if not fill.is_inferred:
+            order.told = None  # what the venue said before counts no more
         if order.state is OrderState.FILLED and isinstance(order.plan, PlaceOrder):
             order.state, order.reason = OrderState.UNKNOWN, f"trade {fill.trade_id} was taken back"
         self._settle(order)
@@ -354,6 +355,11 @@ class State:
             elif order.state is OrderState.APPROVED:
                 order.reason = "never sent: the agent stopped first"
                 self._move(order, OrderState.CANCELLED)
+
+
+def rests(order: Order) -> bool:
+    """Whether a book holds it, and everything that it traded is known."""
+    return isinstance(order.plan, PlaceOrder) and order.state in RESTING and not order.lacks_fills
 
 
 def reference_of(order: Order) -> OrderRef:

@@ -47,7 +47,6 @@ class Supervisor:
         self._knobs, self._is_strict = knobs, is_strict
         self._state, self._world = recorder.state, recorder.world
         self._troubles: dict[str, str] = {}
-        self._connected: set[str] = set()
         self._asked: dict[str, tuple[int, int]] = {}  # order id -> (times asked, not again before)
         self._armed_ns: dict[str, int] = {}
         self.check_due = asyncio.Event()
@@ -67,7 +66,6 @@ class Supervisor:
         """Ask for every order whose outcome is open for too long, by its own id, with growing pauses, until cancelled."""
         while True:
             await self._clock.sleep(QUERY_S)
-            await self._arm(name)
             due = self._due(name)
             if not due:
                 continue
@@ -79,6 +77,13 @@ class Supervisor:
                 observe.query_failed(name, _words(error))
             for order in due:
                 self._asked_again(order)
+
+    async def keep_armed(self, name: str) -> None:
+        """Tell a venue's dead-man switch that we live, until cancelled; by itself, so that no slow answer keeps us from it."""
+        venue = self._venues[name]
+        while isinstance(venue, DeadMan) and venue.countdown_s:
+            await self._clock.sleep(QUERY_S)
+            await self._arm(name, venue)
 
     async def watch(self) -> None:
         """The continuous check of balances, whenever it is due: a difference that stays halts the place where it is."""
@@ -123,7 +128,7 @@ class Supervisor:
         try:
             async for event in stream:
                 if isinstance(event, VenueConnected):
-                    self._connected.add(name)
+                    self._world.connected.add(name)
                     await _cancel(checks)
                     checks.append(asyncio.create_task(self._resync(name)))
                     self._recorder.guard(checks[-1])
@@ -145,11 +150,11 @@ class Supervisor:
     def _lost(self, name: str, reason: str) -> None:
         """Journaled once for each connection, and when a first connection fails; further attempts are only logged."""
         self._world.ready.discard(name)
-        if name in self._connected or name not in self._troubles:
+        if name in self._world.connected or name not in self._troubles:
             self._recorder.record([VenueDisconnected(name, reason)])
         else:
             observe.query_failed(name, reason)
-        self._connected.discard(name)
+        self._world.connected.discard(name)
         self._troubles[name] = reason
 
     async def _resync(self, name: str) -> None:
@@ -220,10 +225,10 @@ class Supervisor:
         if order.state is OrderState.UNKNOWN and times == knobs.inflight_check_retries:
             observe.order_in_doubt(order.order_id, times)
 
-    async def _arm(self, name: str) -> None:
-        """Tell a venue's dead-man switch that we live: the engine goes round, the journal takes records, the venue is in step."""
-        venue, now_ns = self._venues[name], self._clock.now_ns()
-        if not isinstance(venue, DeadMan) or not venue.countdown_s or name not in self._world.ready:
+    async def _arm(self, name: str, venue: DeadMan) -> None:
+        """Only while the engine goes round, the journal takes records, and the venue is in step."""
+        now_ns = self._clock.now_ns()
+        if name not in self._world.ready:
             return
         is_alive = self._recorder.error is None and now_ns - self._world.beat_ns < BEAT_NS
         if not is_alive or now_ns < self._armed_ns.get(name, 0) + venue.countdown_s * 10**9 // 3:
@@ -247,7 +252,8 @@ class Supervisor:
         """
         now_ns, venue = self._clock.now_ns(), self._venues[name]
         known = {fact.order_id for fact in snapshot.facts if isinstance(fact, OrderReported)}
-        for order in [one for one in self._state.chain_orders() if one.plan.venue == name and one.order_id not in known]:
+        silent = [one for one in self._state.chain_orders() if one.plan.venue == name and one.order_id not in known]
+        for order in [one for one in silent if one.order_id not in self._world.attempting]:
             plan = order.plan
             last = order.attempts[-1] if order.attempts else None
             is_wanted = last is not None and (last.is_cancel or not unwanted(order, self._state, now_ns))

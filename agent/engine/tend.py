@@ -57,7 +57,7 @@ def unwanted(order: Order, state: State, now_ns: int) -> str:
 
 
 def _take_back(order: Order, plan: PlaceOrder, state: State, world: World, now_ns: int) -> Iterator[Event]:
-    if not unwanted(order, state, now_ns) or plan.venue not in world.ready:
+    if not unwanted(order, state, now_ns) or plan.venue not in world.connected:
         return
     earlier = state.cancels.get(order.order_id, [])
     if any(name in state.working for name in earlier):

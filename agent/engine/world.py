@@ -33,6 +33,7 @@ class World(msgspec.Struct):
     allowances: dict[tuple[str, str], Allowance]
     nonces: dict[str, int]  # venue -> transactions mined from its wallet, as last seen
     ready: set[str]  # venues that are connected and reconciled
+    connected: set[str] = set()  # venues whose stream is up: what rests there can be taken back
     simulated: dict[str, Simulated] = {}  # order -> how its waiting transaction would fare in the newest block
     attempting: set[str] = set()  # orders for which another transaction is being signed or sent
     attempted_ns: dict[str, int] = {}  # order -> when the last one was begun

@@ -42,10 +42,10 @@ class Row(NamedTuple):
 
 def encode(event: Event) -> bytes:
     """The event's JSON. Raises JournalError for what could not be read back: a NaN, text that is no Unicode, a number too long."""
-    if isinstance(event, Routed):
+    if type(event) is Routed:
         _refuse_odd_floats(event)
     try:
-        body = _encoder.encode(event)
+        body = _encode(event)
     except (NumberError, TypeError, ValueError, OverflowError) as e:
         raise JournalError(f"a {type(event).__name__} event cannot be written down ({e}); nothing was recorded") from e
     if len(body) > BODY_MAX:
@@ -68,20 +68,25 @@ def decode(row: Row) -> Record:
 
 def seal(before: str, seq: int, at_ns: int, body: bytes) -> str:
     """The hash of a record, given the hash of the one before."""
-    return sha256(b"\x01%b[%d,%d,%b]" % (bytes.fromhex(before), seq, at_ns, body)).hexdigest()
+    return sha256(b"\x01%b[%d,%d,%b]" % (bytes.fromhex(before), seq, at_ns, body)).digest().hex()
 
 
 def rows_of(head: tuple[int, str], at_ns: int, events: Iterable[Event]) -> list[Row]:
     """The rows that follow `head`. Raises JournalError before anything is stored."""
+    rows: list[Row] = []
+    for event in events:
+        row = row_of(head, at_ns, event)
+        head = row.seq, row.hash
+        rows.append(row)
+    return rows
+
+
+def row_of(head: tuple[int, str], at_ns: int, event: Event) -> Row:
+    """The row that follows `head`. Raises JournalError for what cannot be stored."""
     if not 0 <= at_ns <= AT_NS_MAX:
         raise JournalError(f"{at_ns} ns is no time that can be recorded; check the clock")
-    seq, before = head
-    rows = []
-    for event in events:
-        seq, body = seq + 1, encode(event)
-        before = seal(before, seq, at_ns, body)
-        rows.append(Row(seq, at_ns, body, before))
-    return rows
+    seq, body = head[0] + 1, encode(event)
+    return _row(Row, (seq, at_ns, body, seal(head[1], seq, at_ns, body)))
 
 
 def walk(rows: Iterable[Row], head: tuple[int, str] = (0, GENESIS)) -> Iterator[Row]:
@@ -144,5 +149,6 @@ def _short(e: Exception) -> str:
 
 
 _INFINITY = float("inf")
-_encoder = msgspec.json.Encoder(enc_hook=_encode_hook)
+_row = tuple.__new__  # what Row() does, without its call in between: this is done for every record
+_encode = msgspec.json.Encoder(enc_hook=_encode_hook).encode
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event, dec_hook=decode_hook)

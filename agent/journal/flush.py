@@ -34,9 +34,13 @@ class Flusher:
             self._closing.wait(PAUSE_S)
             self._wanted.clear()  # before the flush: what is appended meanwhile asks for another one
             is_last = self._closing.is_set()  # after it: a wish to close that was cleared away is seen here
+            failure = "the thread that writes to the disk broke down"
             try:
                 self._flush()
+                failure = ""
             except JournalError as e:
-                self.failure = str(e)
+                failure = str(e)
+            finally:
+                self.failure = failure
             if is_last:
                 return

@@ -44,7 +44,8 @@ class GroupCommit:
         """Hand over rows that follow those before. Never waits for the disk. Raises JournalError, and then takes none of them."""
         if not rows:
             return
-        size = len(rows[0].body) if len(rows) == 1 else sum(len(row.body) for row in rows)
+        last = rows[-1]
+        size = len(last.body) if len(rows) == 1 else sum(len(row.body) for row in rows)
         with self._guard:
             if self._failure or self._is_closing:
                 self._refuse()
@@ -57,7 +58,7 @@ class GroupCommit:
                 self._secured = rows[0].seq - 1
             waiting.extend(rows)
             self._bytes += size
-            self._pushed = rows[-1].seq
+            self._pushed = last.seq
 
     async def secured(self, seq: int) -> None:
         """Returns when the record `seq` and all before it are written. Raises JournalError if that will never be."""
@@ -67,12 +68,12 @@ class GroupCommit:
 
     def waiter(self, seq: int) -> asyncio.Future[None] | None:
         """What `secured` waits for; None if that is nothing."""
-        if self._is_settled(seq):
+        if seq <= self._secured or self._is_settled(seq):
             return None
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._waiting = loop, []  # those of a loop that has ended wait no more
-        future = loop.create_future()
+        future: asyncio.Future[None] = asyncio.Future(loop=loop)
         self._waiting.append((seq, future))
         if seq <= self._secured or self._failure:
             self._release()  # just now, and perhaps before we were seen waiting
@@ -101,10 +102,11 @@ class GroupCommit:
 
     def _is_settled(self, seq: int) -> bool:
         """Whether there is nothing to wait for. Raises JournalError where waiting would not end."""
+        failure = self._failure  # looked at first: once it is there, what is secured changes no more
         if seq <= self._secured or not self._pushed:
             return True
-        if self._failure:
-            raise _lost(seq, self._failure)
+        if failure:
+            raise _lost(seq, failure)
         if seq > self._pushed:
             raise JournalError(f"record {seq} was never appended, the last one is {self._pushed}")
         return False
@@ -150,13 +152,15 @@ class GroupCommit:
     def _release(self) -> None:
         """In the thread of the loop: wakes those whose record is written, or all when none will be any more."""
         still: list[tuple[int, asyncio.Future[None]]] = []
+        failure = self._failure  # first, as above
+        secured = self._secured
         for seq, future in self._waiting:
             if future.done():
                 continue  # whoever waited gave up
-            if seq <= self._secured:
+            if seq <= secured:
                 future.set_result(None)
-            elif self._failure:
-                future.set_exception(_lost(seq, self._failure))
+            elif failure:
+                future.set_exception(_lost(seq, failure))
             else:
                 still.append((seq, future))
         self._waiting = still

@@ -51,14 +51,23 @@ def head_path(journal: Path) -> Path:
 
 
 def kept_head(journal: Path) -> Head | None:
-    """What was kept beside this journal; None where nothing was, or nothing that can be read."""
+    """What was kept beside this journal; None where nothing was.
+
+    Raises JournalError for a file that says something which nobody can read: a torn write spoils one place, never both.
+    """
     try:
         data = head_path(journal).read_bytes()[: 2 * SLOT]
     except FileNotFoundError:
         return None
     except OSError as e:
         raise JournalError(f"{head_path(journal)} cannot be read ({e.strerror}); check its permissions") from e
-    return max(filter(None, (_parse(data[:SLOT]), _parse(data[SLOT:]))), default=None)
+    found = max(filter(None, (_parse(data[:SLOT]), _parse(data[SLOT:]))), default=None)
+    if found is None and data.strip(b"\0"):
+        raise JournalError(
+            f"{head_path(journal)} is damaged, so nobody knows whether records are missing at the journal's end; remove it, and"
+            " hold the journal against a head kept elsewhere: `isthmus audit verify --anchor SEQ:HASH`"
+        )
+    return found
 
 
 def check_kept(seq: int, found: str | None, kept: Head) -> None:

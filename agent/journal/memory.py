@@ -22,10 +22,17 @@ class MemoryJournal:
     def head(self) -> tuple[int, str]:
         return (self.rows[-1].seq, self.rows[-1].hash) if self.rows else (0, GENESIS)
 
+    @property
+    def warning(self) -> str:
+        """Why nothing new should be begun; here nothing ever fills up."""
+        return ""
+
     def append(self, at_ns: int, events: Sequence[Event]) -> Sequence[Record]:
         if self._is_closed:
             raise JournalError("the journal is closed; open it again")
         rows = rows_of(self.head, at_ns, events)
+        for row in rows:
+            decode(row)  # what could not be read back shows at once here, and not at the next start
         self.rows.extend(rows)
         return [Record(row.seq, at_ns, event, row.hash) for row, event in zip(rows, events, strict=True)]
 

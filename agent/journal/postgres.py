@@ -76,6 +76,11 @@ class PostgresJournal:
         return self._head if self._writing is not None else self._kept_head()
 
     @property
+    def warning(self) -> str:
+        """Why nothing new should be begun. The server's disk is not seen from here: what it refuses, `append` says."""
+        return ""
+
+    @property
     def epoch(self) -> int:
         """How many times the desk's journal was taken over up to now; 0 for a reader."""
         return self._lease.fence.epoch if self._lease is not None else 0

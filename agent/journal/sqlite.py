@@ -21,7 +21,7 @@ from typing import Literal, NoReturn
 from agent.domain.errors import JournalError
 from agent.domain.events import Event, Record
 from agent.journal import store
-from agent.journal.codec import GENESIS, ChainError, Row, check_anchor, decode, is_hash, rows_of, walk
+from agent.journal.codec import GENESIS, ChainError, Row, check_anchor, decode, is_hash, row_of, rows_of, walk
 from agent.journal.flush import Flusher
 from agent.journal.group import GroupCommit
 from agent.journal.head import HeadFile, check_kept, head_path, kept_head
@@ -61,6 +61,7 @@ class SqliteJournal:
         try:
             self._db = store.open_store(self.path, read_only=read_only)
             self._head = self.verify()
+            self._head_found = self._head[0]  # the last record at the opening
             if not read_only:
                 self._start(durability)
         except ERRORS as e:
@@ -81,7 +82,10 @@ class SqliteJournal:
     @property
     def warning(self) -> str:
         """Why nothing new should be begun, while the reserve still takes what must be recorded; empty if there is no reason."""
-        free = shutil.disk_usage(self.path.parent).free
+        try:
+            free = shutil.disk_usage(self.path.parent).free
+        except OSError as e:
+            return f"the disk of {self.path} cannot be looked at ({e.strerror}); see to it"
         if free >= FREE_MIN:
             return ""
         return f"the disk of {self.path} is almost full ({free >> 20} MiB are left, {FREE_MIN >> 20} are wanted); free some space"
@@ -93,14 +97,26 @@ class SqliteJournal:
         """
         if self._stopped or self._is_read_only:
             self._refuse()
+        if len(events) == 1:  # by far the most: half the work
+            return [self._append_one(at_ns, events[0])]
         rows = rows_of(self._head, at_ns, events)
-        if rows:
-            if self._commit is not None:
-                self._commit.push(rows)
-            else:
-                self._insert(rows)
-            self._head = (rows[-1].seq, rows[-1].hash)
-        return [Record(row.seq, at_ns, event, row.hash) for row, event in zip(rows, events, strict=True)]
+        if not rows:
+            return []
+        if self._commit is not None:
+            self._commit.push(rows)
+        else:
+            self._insert(rows)
+        self._head = (rows[-1].seq, rows[-1].hash)
+        return [Record(row.seq, at_ns, events[i], row.hash) for i, row in enumerate(rows)]
+
+    def _append_one(self, at_ns: int, event: Event) -> Record:
+        row = row_of(self._head, at_ns, event)
+        if self._commit is not None:
+            self._commit.push((row,))
+        else:
+            self._insert((row,))
+        self._head = (row.seq, row.hash)
+        return Record(row.seq, at_ns, event, row.hash)
 
     async def secured(self, seq: int) -> None:
         """Returns when the record `seq` and all before it are as durable as chosen. Raises JournalError if that will never be."""
@@ -167,7 +183,9 @@ class SqliteJournal:
         assert self._db is not None
         store.lay_out_log(self.path)
         self._kept = HeadFile(head_path(self.path))
-        self._kept.start(*self._head)
+        if not self._accepts_loss:
+            self._kept.start(*self._head)
+        store.sync_folder(self.path)
         self._back = store.connect(self.path, is_synced=True)
         self._back.execute("PRAGMA wal_autocheckpoint = 0")
         if durability == "power":
@@ -224,11 +242,10 @@ class SqliteJournal:
     def _write(self, rows: Sequence[Row]) -> None:
         """In mode `power`: what piled up goes to the disk in one commit."""
         assert self._back is not None
-        assert self._kept is not None
         try:
             store.insert(self._back, rows)
             self._pages += store.pages_of(rows)
-            self._kept.keep(rows[-1].seq, rows[-1].hash)
+            self._keep(rows[-1].seq, rows[-1].hash)
             self._move()
         except ERRORS as e:
             raise JournalError(_failure(self._back, e)) from e
@@ -236,14 +253,24 @@ class SqliteJournal:
     def _flush(self) -> None:
         """In mode `process`: what the system holds goes to the disk."""
         assert self._back is not None
-        assert self._kept is not None
         seq, found = self._head
         try:
             os.fsync(self._log)
-            self._kept.keep(seq, found)
+            self._keep(seq, found)
             self._move()
         except ERRORS as e:
             raise JournalError(f"the disk refused to write: {_failure(self._back, e)}") from e
+
+    def _keep(self, seq: int, found: str) -> None:
+        """Keeps the head. What an earlier one claims is only forgotten when the record that accepts the loss is on the disk."""
+        assert self._kept is not None
+        if self._accepts_loss:
+            if seq == self._head_found:
+                return  # nothing was recorded since it was opened
+            self._accepts_loss = False
+            self._kept.start(seq, found)
+        else:
+            self._kept.keep(seq, found)
 
     def _move(self) -> None:
         """The log into the database, when there is enough of it. A disk with no room for that is tried again later."""

@@ -6,9 +6,11 @@ of zeros when the journal is opened: a commit then changes no file's size and ne
 left of the log then is the reserve for the last records: cancels, fills, the end of the run.
 """
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from agent.domain.errors import JournalError
@@ -63,9 +65,13 @@ def connect(path: Path, *, read_only: bool = False, is_synced: bool = False) -> 
     """A connection for one thread at a time. `is_synced`: a commit returns when the disk has it, else when the system has it."""
     mode = "ro" if read_only else "rw"
     db = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
-    db.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
-    db.execute("PRAGMA fullfsync = 1")  # macOS: ask the disk itself, not only its cache
-    db.execute("PRAGMA checkpoint_fullfsync = 1")
+    try:
+        db.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+        db.execute("PRAGMA fullfsync = 1")  # macOS: ask the disk itself, not only its cache
+        db.execute("PRAGMA checkpoint_fullfsync = 1")
+    except sqlite3.Error:  # a file that is no database, or damaged
+        db.close()
+        raise
     return db
 
 
@@ -81,6 +87,17 @@ def lay_out_log(path: Path) -> None:
         os.close(fd)
 
 
+def sync_folder(path: Path) -> None:
+    """The names of new files are as safe as what is in them, and so is the folder's own. Not every system can do that."""
+    for folder in (path.parent, path.parent.parent):
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
 def insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """All rows in one commit. Raises one of ERRORS; then it is not known whether they are there."""
     if len(rows) == 1:
@@ -89,7 +106,7 @@ def insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     whole = len(rows) - len(rows) % CHUNK
     db.execute("BEGIN IMMEDIATE")
     for start in range(0, whole, CHUNK):
-        db.execute(_INSERT_CHUNK, [value for row in rows[start : start + CHUNK] for value in row])
+        db.execute(_INSERT_CHUNK, list(chain.from_iterable(rows[start : start + CHUNK])))
     db.executemany(_INSERT, rows[whole:])
     db.execute("COMMIT")
 

@@ -11,11 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from agent.domain.amount import Amount, zero
 from agent.domain.events import Break, GasPaid, OrderClaimed, OrderFilled, OrderReported
 from agent.domain.instrument import Instrument
-from agent.domain.order import Fill, Order, follows
+from agent.domain.order import INFERRED, Fill, Order, follows
 from agent.domain.plan import PlaceOrder
 from agent.ports import Repair, Resting, Snapshot
-
-INFERRED = "inferred-"  # how the trade id of an inferred fill begins
 
 
 def repairs(

@@ -209,6 +209,28 @@ def test_an_older_copy_put_back_is_refused_and_a_person_may_go_on(tmp_path: Path
     SqliteJournal(copy).close()
 
 
+@pytest.mark.parametrize("durability", ["process", "power"])
+async def test_a_loss_is_only_forgotten_when_its_acceptance_is_on_the_disk(tmp_path: Path, durability: Durability) -> None:
+    """Killed between the opening and the record that accepts the loss: the next start must ask a person again."""
+    path, copy = tmp_path / "j.sqlite", tmp_path / "copy.sqlite"
+    fill(path, 20)
+    copy.write_bytes(path.read_bytes())
+    writer = SqliteJournal(path, durability)
+    await writer.secured(writer.append(1, some_events(3))[-1].seq)
+    writer.close()
+    path.write_bytes(copy.read_bytes())
+    SqliteJournal(path, durability, accepts_loss=True).close()  # nothing was recorded
+    with pytest.raises(JournalError, match="3 records are missing"):
+        SqliteJournal(path, durability)
+    accepted = SqliteJournal(path, durability, accepts_loss=True)
+    await accepted.secured(accepted.append(1, [EngineStopped("a person accepts it")])[-1].seq)
+    await accepted.secured(accepted.append(2, [EngineStopped("and it goes on")])[-1].seq)
+    accepted.close()
+    again = SqliteJournal(path, durability)
+    assert again.head[0] == 22
+    again.close()
+
+
 def test_a_rewritten_journal_is_no_loss_to_accept(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     fill(path, 20)

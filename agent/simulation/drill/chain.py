@@ -165,9 +165,12 @@ class Chain:
         chain, tx = self.ledger, Tx(hash_of(raw), msgspec.json.decode(raw, type=Body, dec_hook=decode_hook), now_ns)
         chain.arrivals.append(tx.hash)
         body = tx.body
+        if any(one.body.order_id == body.order_id and one.body.nonce != body.nonce for one in chain.held.values()):
+            chain.blunders.append(f"{body.order_id} has two numbers, {body.nonce} is one of them")
         if tx.hash in chain.mempool:
             raise NodeError("already known")
         if body.nonce < chain.wallet.nonce:
+            self._too_low(tx)
             raise NodeError("nonce too low")
         if body.fee_max < chain.base_fee // 2:
             raise NodeError("transaction underpriced")
@@ -179,6 +182,12 @@ class Chain:
         chain.mempool[tx.hash] = chain.held[tx.hash] = tx
         self._changed()
         return tx.hash
+
+    def _too_low(self, tx: Tx) -> None:
+        """A number that is used: by the same order, which is well, by somebody else, or by an order of the wallet's own."""
+        used = self.ledger.held.get(self.ledger.effects.get(tx.body.nonce, ""))
+        if used is not None and used.body.order_id not in ("", tx.body.order_id):
+            self.ledger.blunders.append(f"{tx.body.order_id} takes number {tx.body.nonce}, which {used.body.order_id} has used")
 
     def _outbid(self, rival: Tx, tx: Tx) -> None:
         needed = [fee * REPLACE_PER_MILLE for fee in (rival.body.fee_max, rival.body.tip)]

@@ -36,6 +36,7 @@ class WarpLoop(asyncio.SelectorEventLoop):
             self.warp, self.turns = waiting[0].when(), 0
         self.turns += 1
         if self.turns > TURNS_MAX:
+            self.turns = 0  # what is left may end in order
             raise HangError(f"nothing came to rest at {self.warp:.3f} s, {TURNS_MAX} turns long")
         super()._run_once()  # type: ignore[misc]
 

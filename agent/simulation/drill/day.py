@@ -22,7 +22,7 @@ from agent.journal.memory import MemoryJournal
 from agent.risk.limits import Limits
 from agent.settlement.knobs import Knobs
 from agent.simulation.drill.chain import Chain
-from agent.simulation.drill.clock import SECOND, START_NS, Dice, dice, warped, world_ns
+from agent.simulation.drill.clock import SECOND, START_NS, Dice, HangError, dice, warped, world_ns
 from agent.simulation.drill.exchange import Exchange
 from agent.simulation.drill.faults import Weather
 from agent.simulation.drill.gusts import Gusts
@@ -30,6 +30,7 @@ from agent.simulation.drill.laws import Laws, Violation
 from agent.simulation.drill.life import BugError, Death, Life
 from agent.simulation.drill.market import EXCHANGES, wish
 from agent.simulation.drill.play import PlayLatch
+from agent.simulation.drill.reckoning import reckon
 
 STEP_S = 0.5
 STORM_S = 60  # how long the faults last at most
@@ -59,6 +60,10 @@ class Day(msgspec.Struct, frozen=True):
     doubt_s: float = 0.0  # how long an order was in doubt at most, after the faults
 
 
+class OverError(Exception):
+    """The day is so bad that it ends here."""
+
+
 class Scene:
     """Owns one day. `play` runs it."""
 
@@ -70,8 +75,9 @@ class Scene:
         self.gusts = Gusts(self.exchanges, self.chain, self.weather, self.latch)
         self.rules = _rules(self.roll)
         for exchange in self.exchanges:
-            exchange.ledger.haste = self.roll.pick((0, 50, 90))
+            exchange.ledger.haste = self.roll.pick((0, 60, 90, 100))
             exchange.ledger.appetite = self.roll.pick((0, 3, 30))
+            exchange.ledger.base //= self.roll.pick((1, 1, 1, 5))  # some accounts have less than their parents want
         self.chain.ledger.block_ns = self.roll.pick((1, 1, 2, 4)) * SECOND
         self.kills = self.restarts = 0
         self.accepted: dict[str, Intent] = {}
@@ -123,6 +129,8 @@ class Scene:
         """Half a second of the world."""
         await asyncio.sleep(STEP_S)
         now_ns = world_ns()
+        if self.laws.is_over:
+            raise OverError
         self._turn(self.life)
         if self.life.trouble or self.life.task.done():
             await self._reborn()
@@ -142,13 +150,22 @@ class Scene:
     # -- the day ---------------------------------------------------------------------------------------------------------
 
     async def play(self) -> Day:
-        await self._storm()
-        self.weather.clear()
-        self.gusts.calm()
-        self.life.death.spare()
-        doubt_s = await self._quiet()
-        await self._reckon()
-        rows = await self._over()
+        doubt_s = 0.0
+        try:
+            await self._storm()
+            self.weather.clear()
+            self.gusts.calm()
+            self.life.death.spare()
+            doubt_s = await self._quiet()
+            await self._reckon()
+            rows = await self._over()
+        except OverError:
+            await self.life.kill()
+            rows = self.life.journal.remains(is_power_lost=False)
+        return self.summary(rows, world_ns() - START_NS, doubt_s)
+
+    def summary(self, rows: list[Row], lasted_ns: int, doubt_s: float) -> Day:
+        """What became of it."""
         state = self.life.engine.state
         head = rows[-1].hash if rows else GENESIS
         return Day(
@@ -156,7 +173,7 @@ class Scene:
             tuple(self.laws.found),
             head,
             len(rows),
-            (world_ns() - START_NS) / SECOND,
+            lasted_ns / SECOND,
             len(state.parents),
             len(state.orders),
             len(state.fills),
@@ -250,10 +267,9 @@ class Scene:
             return
 
     async def _stop_and_start(self) -> None:
-        rows_of = self.life.journal
         await self.life.stop()
         self.restarts += 1
-        self._born(rows_of.remains(is_power_lost=False), is_recovery=True)
+        self._born(self.life.journal.remains(is_power_lost=False), is_recovery=True)
 
     async def _quiet(self) -> float:
         """The faults are over: every order ends. How long the last doubt took, in seconds."""
@@ -305,7 +321,7 @@ class Scene:
             await life.stop()
         if life.engine.failure:
             self.laws.broken("alive", life.engine.failure)
-        self.laws.end()
+        reckon(self.laws)
         rows = life.journal.remains(is_power_lost=False)
         again = State()
         for record in MemoryJournal(list(rows)).read():
@@ -317,29 +333,29 @@ class Scene:
 
 def play(seed: int, only: Sequence[str] = ()) -> Day:
     """One day. Deterministic: the same seed and faults give the same journal, to the last hash."""
-
-    async def day() -> Day:
-        return await Scene(seed, only).play()
-
-    return warped(day())
+    return records(seed, only, is_told=False)[0]
 
 
-def records(seed: int, only: Sequence[str] = ()) -> tuple[Day, list[str]]:
+def records(seed: int, only: Sequence[str] = (), *, is_told: bool = True) -> tuple[Day, list[str]]:
     """One day and every record of its journal, in words."""
+    scenes: list[Scene] = []
 
     async def day() -> tuple[Day, list[str]]:
-        scene = Scene(seed, only)
-        found = await scene.play()
-        return found, [told(one) for one in scene.life.journal.read()]
+        scenes.append(Scene(seed, only))
+        found = await scenes[0].play()
+        return found, [told(one) for one in scenes[0].life.journal.read()] if is_told else []
 
-    return warped(day())
+    try:
+        return warped(day())
+    except HangError as error:
+        scenes[0].laws.broken("flood", str(error))
+        return scenes[0].summary(scenes[0].life.journal.remains(is_power_lost=False), 0, 0.0), []
 
 
 def dump(state: State) -> bytes:
     """Everything that a state holds, as bytes: equal states give equal bytes."""
     fields = {name: value for name, value in vars(state).items() if name != "ledger"}
     fields |= {"ledger": state.ledger.lines(), "adopted": sorted(state.adopted), "fills": sorted(state.fills)}
-    fields |= {"nonces": {venue: sorted(used.items()) for venue, used in state.nonces.items()}}
     fields |= {"nonces": {venue: sorted(used.items()) for venue, used in state.nonces.items()}}
     return msgspec.json.encode(fields, enc_hook=_plain, order="sorted")
 

@@ -93,7 +93,7 @@ class Exchange:
             if self._is_crossed(order):  # the price walked through it
                 self._fill(order, order.ticks, order.open_lots)
             elif book.dice.between(0, 99) < book.appetite:
-                self._fill(order, order.ticks, min(order.open_lots, book.dice.between(1, 40_000)))
+                self._fill(order, order.ticks, min(order.open_lots, book.dice.between(1, 15_000)))
         self._changed()
 
     def _is_crossed(self, order: Placed) -> bool:
@@ -171,11 +171,19 @@ class Exchange:
         book.orders[order.client_id] = order
         self._tell(order)
         if book.dice.between(0, 99) < book.haste:
-            book.bid_lots = [lots * book.dice.between(0, 20) // 100 for lots in book.bid_lots]
-            book.ask_lots = [lots * book.dice.between(0, 20) // 100 for lots in book.ask_lots]
+            self._run_ahead(order)
         self._match(order)
         if order.open_lots and request.time_in_force == "IOC":
             self._end(order, OrderState.EXPIRED, "")
+
+    def _run_ahead(self, order: Placed) -> None:
+        """Somebody was faster: most of what the book showed is gone, and often the price with it, so that an order rests."""
+        book = self.ledger
+        book.bid_lots = [lots * book.dice.between(0, 4) // 100 for lots in book.bid_lots]
+        book.ask_lots = [lots * book.dice.between(0, 4) // 100 for lots in book.ask_lots]
+        beyond = order.ticks - 1 - book.dice.between(0, 9) if order.side == "sell" else order.ticks + book.dice.between(0, 9)
+        if abs(beyond - book.bid) <= WANDER_TICKS // 4:
+            book.bid = beyond
 
     def free(self, side: Side) -> int:
         """What is neither traded nor locked by orders that rest, in units of what that side gives."""

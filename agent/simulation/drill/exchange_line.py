@@ -43,10 +43,16 @@ class ExchangeLine:
         self._woken = asyncio.Event()
         self.leaving: Callable[[Signed], None] = unwatched  # told of every send that begins
         self.carried_out: Callable[[], None] = nothing  # called when a request was carried out, before its reply
+        self._connects = self._asked_at = 0  # how often a stream was opened; which of them a snapshot has followed
 
     @property
     def profile(self) -> Profile:
         return self._profile
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether it was asked what it knows since its stream was opened last."""
+        return self._asked_at == self._connects
 
     def cut(self) -> None:
         """The agent's process is dead: nothing gets through any more, in either direction."""
@@ -180,6 +186,7 @@ class ExchangeLine:
         wake = self._woken.set
         self.exchange.listeners.append(wake)
         try:
+            self._connects += 1
             yield VenueConnected(self.name)
             yield Listed(self.name, (book_of(self.name),), self.clock.now_ns())
             if self.exchange.ledger.status != "TRADING":
@@ -263,7 +270,7 @@ class ExchangeLine:
 
     async def snapshot(self, asked: Sequence[OrderRef] = ()) -> Snapshot:
         """See the port."""
-        weather = self.weather
+        weather, connects = self.weather, self._connects
         self._refuse_early()
         await asyncio.sleep(weather.dice.seconds(0.0, 0.1))
         if self._is_cut or weather.strikes("no-snapshot"):
@@ -291,6 +298,7 @@ class ExchangeLine:
             is_whole,
         )
         await asyncio.sleep(weather.dice.seconds(0.0, 0.1))
+        self._asked_at = connects
         return found
 
     def _balances(self) -> tuple[Amount, ...]:

@@ -3,6 +3,7 @@
 Each day draws a few of them with intensities of its own. What strikes is counted, so that a fault which never strikes shows.
 """
 
+import difflib
 from collections.abc import Iterable
 
 import msgspec
@@ -33,7 +34,7 @@ FAULTS: dict[str, Fault] = {
     "slow-disk": Fault("A2 A4", "records are secured late, by up to a second", 0.2, 1),
     "disk-full": Fault("A3", "the journal refuses a record; the process ends and starts again with room", 0.003, 0.02),
     "disk-error": Fault("A4", "the disk refuses to secure what was written; the process ends and starts again", 0.003, 0.02),
-    "bug": Fault("A9", "an adapter fails in a way that nobody expected; the process ends and starts again", 0.001, 0.005),
+    "bug": Fault("A9", "an adapter fails in a way that nobody expected; the process ends and starts again", 0.005, 0.03),
     "clock-ahead": Fault("A10", "the agent's clock is wrong by seconds from the start", 0.5, 1),
     "clock-step": Fault("A10", "the agent's clock is set forth or back while it works", 0.01, 0.05),
     "burst": Fault("A11", "market data arrives in floods", 0.02, 0.2),
@@ -46,7 +47,7 @@ FAULTS: dict[str, Fault] = {
     "error-500": Fault("B1", "an exchange answers 500: perhaps it was carried out, perhaps not"),
     "duplicate-id": Fault("B1 B19", "a request reaches the exchange twice, and what is answered is that the id was used"),
     "too-many": Fault("B2", "429: certainly not carried out"),
-    "banned": Fault("B2", "418: nothing is carried out for half a minute", 0.002, 0.02),
+    "banned": Fault("B2", "418: nothing is carried out for half a minute", 0.01, 0.04),
     "rejected": Fault("B12 B16", "an exchange refuses an order for a reason of its own"),
     "slow-reply": Fault("B5", "replies arrive after the news of what they answer", 0.1, 0.6),
     # -- exchanges: their streams and lists
@@ -69,7 +70,7 @@ FAULTS: dict[str, Fault] = {
     "maintenance": Fault("B13", "an exchange goes down for a while, and on its return everything was cancelled", 0.003, 0.015),
     "cancel-only": Fault("B13", "an exchange takes cancels alone for a while", 0.003, 0.02),
     "dead-man": Fault("B14 B15", "the dead man's switch is in use, and arming it fails at times", 0.1, 0.4),
-    "revoked": Fault("B16", "every request of an exchange is answered 401 for a while", 0.003, 0.015),
+    "revoked": Fault("B16", "every request of an exchange is answered 401 for a while", 0.01, 0.05),
     "by-hand": Fault("B6 C4", "a person trades beside the agent with the same account", 0.003, 0.01, halts=True),
     "deposit": Fault("B11", "coins arrive that nobody announced", 0.002, 0.008, halts=True),
     "nonsense": Fault(
@@ -108,7 +109,9 @@ def check_names(names: Iterable[str]) -> list[str]:
     """The same names. Raises UsageError for one that no fault has."""
     found = list(names)
     if unknown := [name for name in found if name not in FAULTS]:
-        raise UsageError(f"no fault is named {unknown[0][:40]!r}; `isthmus simulate --list-faults` names them")
+        near = difflib.get_close_matches(unknown[0][:40], FAULTS, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ";"
+        raise UsageError(f"no fault is named {unknown[0][:40]!r}{meant} `isthmus simulate --list-faults` names them all")
     return found
 
 

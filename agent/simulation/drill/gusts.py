@@ -69,6 +69,10 @@ class Gusts:
         if resting and weather.strikes("overfill"):
             order = roll.pick(resting)
             exchange.overfill(order, order.open_lots + roll.between(1, 100))
+        if resting and roll.chance(0.1) and weather.strikes("late-fill"):  # the exchange takes it back, and it trades all the same
+            order = roll.pick(resting)
+            exchange.trade_after_end(order, roll.between(1, order.open_lots), roll.between(SECOND // 10, 5 * SECOND))
+            exchange.take_back(order)
         standing = [one for one in book.trades.values() if not one.is_busted and not one.fill.order_id.startswith(HAND)]
         if standing and weather.strikes("bust"):
             exchange.bust(roll.pick(standing))

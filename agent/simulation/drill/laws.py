@@ -3,21 +3,36 @@
 The journal is held against the truth of the venues, which the agent itself never sees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agent.domain.amount import rescale_up
+from agent.domain.amount import decode_hook
 from agent.domain.errors import JournalError
-from agent.domain.events import Event, FillReversed, OrderReorged, OrderSent
-from agent.domain.order import ENDED, IN_DOUBT, Order, OrderState
-from agent.domain.plan import CancelOrder, PlaceOrder, Signed, SignedTransaction, SwapBatch
-from agent.engine.state import State
+from agent.domain.events import (
+    Event,
+    FillReversed,
+    Halted,
+    IntentAccepted,
+    OrderApproved,
+    OrderFilled,
+    OrderReorged,
+    OrderReported,
+    OrderSent,
+    Resumed,
+)
+from agent.domain.order import ENDED, RESTING, Fill, Order, OrderState
+from agent.domain.plan import CancelOrder, CancelTransaction, PlaceOrder, Plan, Signed, SignedTransaction, SwapBatch
+from agent.domain.price import price_of, worse_by
+from agent.engine.state import EVERYWHERE, State
+from agent.simulation.drill.blocks import Body, hash_of
 from agent.simulation.drill.chain import Chain
-from agent.simulation.drill.clock import world_ns
+from agent.simulation.drill.chain_line import ChainLine
+from agent.simulation.drill.clock import WarpClock, world_ns
 from agent.simulation.drill.exchange import HAND, Exchange
+from agent.simulation.drill.exchange_line import ExchangeLine
 from agent.simulation.drill.faults import Weather
-from agent.simulation.drill.market import AMM, LOT, quote_amount
+from agent.simulation.drill.market import LOT, quote_amount
 from agent.simulation.drill.orders import Placed
 from agent.simulation.drill.play import PlayJournal, PlayLatch
 
@@ -26,6 +41,12 @@ LAWS = {
     "durable-first": "nothing leaves before its OrderSent is durable",
     "sent-once": "no order is sent twice; a transaction again only as the same bytes, or as an approved attempt for its number",
     "halted": "nothing that adds risk is sent while halted, killed, or where only cancels are taken",
+    "unwanted": "nothing is sent for a parent that was cancelled, or whose deadline has passed",
+    "in-step": "after a connect a venue is asked what it knows before anything new is approved for it",
+    "limit": "no order may trade worse than its parent's limit",
+    "excess": "more than was ordered halts the instrument until a person has looked",
+    "strangers": "what somebody else does with the wallet's key is noticed",
+    "ladder": "what has ended does not rest again, unless a trade or a block is taken back",
     "order-overfilled": "an order never has more fills than it ordered",
     "parent-overfilled": "all children of a parent together never trade more than it asked for",
     "below-truth": "what an order can still take is never reserved for less than the venue could take",
@@ -47,6 +68,7 @@ LAWS = {
 
 
 FLOOD = 500  # records in one moment
+Line = ExchangeLine | ChainLine
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -65,14 +87,24 @@ class Laws:
         self.found: list[Violation] = []
         self.state = State()
         self.journal: PlayJournal | None = None
+        self.clock = WarpClock()
+        self.lines: Mapping[str, Line] = {}
         self._sent: dict[str, int] = {}  # order id or transaction hash -> the record that says so
+        self._left: set[str] = set()  # those of them whose bytes began to leave
+        self._born_seq = 0  # the last record that this life found
+        self._noted: list[tuple[int, Halted | Resumed | OrderFilled]] = []  # what halts, lifts, and must halt, by record
+        self._touched: set[str] = set()  # orders that the newest records were about
+        self._stood: dict[str, OrderState] = {}  # where orders stood before
         self._named: set[tuple[str, str]] = set()
         self._moment = (0, 0)  # (when, records since)
+        self.is_over = False  # nothing more is to be learnt from this day
 
-    def begin(self, state: State, journal: PlayJournal) -> None:
+    def begin(self, state: State, journal: PlayJournal, clock: WarpClock, lines: Mapping[str, Line]) -> None:
         """A new life of the agent, with what is left of its journal: what was not written never happened."""
-        self.state, self.journal = state, journal
+        self.state, self.journal, self.clock, self.lines = state, journal, clock, lines
         self._sent = {name: seq for name, seq in self._sent.items() if seq <= journal.head[0]}
+        self._noted = [(seq, event) for seq, event in self._noted if seq <= journal.head[0]]
+        self._stood, self._touched, self._born_seq = {}, set(), journal.head[0]
 
     def broken(self, law: str, text: str) -> None:
         """Note it, each kind of it once for each order."""
@@ -88,18 +120,80 @@ class Laws:
         self._moment = now_ns, count + len(events) if now_ns == self._moment[0] else 0
         if self._moment[1] > FLOOD:
             self.broken("flood", f"{FLOOD} records in one moment, the last a {type(events[-1]).__name__}")
+            self.is_over = True
             raise JournalError("a flood of records; the drill ends it")
         self.steady()
+        self._steps()
         for offset, event in enumerate(events, 1):
+            if isinstance(event, OrderReported | OrderFilled):
+                self._touched.add(event.order_id if isinstance(event, OrderReported) else event.fill.order_id)
             match event:
+                case OrderApproved(approved=approved):
+                    self._approving(approved.plan)
+                case IntentAccepted(intent=intent) if intent.intent_id in self.state.parents:
+                    self.broken("nonsense", f"{intent.intent_id} is known already, and was accepted again")
                 case OrderSent():
                     self._sending(event, offset)
+                case Halted() | Resumed():
+                    self._note(event, offset)
+                case OrderFilled(fill=fill) if self._exceeds(fill):
+                    self._note(event, offset)
+                    if not self.weather.struck.get("overfill"):
+                        self.broken("order-overfilled", f"{fill.order_id} is booked with more than was ordered, by {fill.trade_id}")
                 case FillReversed(order_id=order_id) | OrderReorged(order_id=order_id):
+                    self._stood.pop(order_id, None)
                     order = self.state.orders.get(order_id)
                     if order is not None and order.is_final:
                         self.broken("final", f"{order_id} was final, and is taken back")
                 case _:
                     pass
+
+    def _steps(self) -> None:
+        """Where the newest records have led their orders."""
+        for name in sorted(self._touched & self.state.orders.keys()):
+            before, state = self._stood.get(name, OrderState.SENT), self.state.orders[name].state
+            if before in ENDED and state in (*RESTING, OrderState.SENT, OrderState.APPROVED):
+                self.broken("ladder", f"{name} was {before}, and is {state}")
+            self._stood[name] = state
+        self._touched.clear()
+
+    def _note(self, event: Halted | Resumed | OrderFilled, offset: int) -> None:
+        assert self.journal is not None, "a day begins before it records"
+        self._noted.append((self.journal.head[0] + offset, event))
+
+    def halts(self) -> tuple[dict[str, str], set[str]]:
+        """(what is halted, by scope; instruments that traded too much and never were), by the records alone."""
+        halted, loose = dict[str, str](), set[str]()
+        for _, event in self._noted:
+            if isinstance(event, Halted):
+                halted[event.scope] = event.reason
+                loose.discard(event.scope)
+            elif isinstance(event, Resumed):
+                halted.pop(event.scope, None)
+            elif event.fill.instrument not in halted:
+                loose.add(event.fill.instrument)
+        return halted, loose
+
+    def _exceeds(self, fill: Fill) -> bool:
+        """Whether this fill makes its order trade more than was ordered."""
+        order = self.state.orders.get(fill.order_id)
+        if order is None or not isinstance(order.plan, PlaceOrder | SwapBatch):
+            return False
+        paid = sum(one.paid.units for one in (*order.fills, fill))
+        received = sum(one.received.units for one in (*order.fills, fill))
+        return paid > order.plan.sell.units or (order.plan.side == "buy" and received > order.plan.buy.units)
+
+    def _approving(self, plan: Plan) -> None:
+        line, parent = self.lines[plan.venue], self.state.parents.get(plan.intent_id)
+        if not isinstance(plan, CancelOrder) and not line.is_in_step:
+            self.broken("in-step", f"{plan.order_id} is approved, and {plan.venue} was not asked since it is connected")
+        if not isinstance(plan, PlaceOrder | SwapBatch) or parent is None:
+            return
+        is_sale = plan.side == "sell"
+        quote, base = (plan.buy, plan.sell) if is_sale else (plan.sell, plan.buy)
+        price, limit = price_of(quote, base), worse_by(parent.arrival, parent.intent.slippage_bps_max, selling=is_sale)
+        if price < limit if is_sale else price > limit:
+            self.broken("limit", f"{plan.order_id} may trade at {price}, its parent's limit is {limit}")
 
     def _sending(self, event: OrderSent, offset: int) -> None:
         name, order = event.tx_hash or event.order_id, self.state.orders.get(event.order_id)
@@ -110,23 +204,37 @@ class Laws:
         if order is None or event.attempt or isinstance(order.plan, CancelOrder):
             return
         instrument = order.plan.instrument if isinstance(order.plan, PlaceOrder) else ""
-        venue = order.plan.venue
-        if why := self.state.halt_of(venue, instrument) or self.latch.engaged():
+        venue, (halted, loose) = order.plan.venue, self.halts()
+        scopes = sorted(halted.keys() & {*EVERYWHERE, venue, instrument})
+        if why := halted[scopes[0]] if scopes else self.latch.engaged():
             self.broken("halted", f"{event.order_id} is sent while halted: {why}")
         if venue in self.state.status:
             self.broken("halted", f"{event.order_id} is sent while {venue} takes cancels alone")
+        if instrument in loose:
+            self.broken("excess", f"{event.order_id} is sent although {instrument} traded too much, and nobody looked")
 
     def leaving(self, signed: Signed) -> None:
         """A send begins: the first byte is about to leave."""
-        name = signed.tx_hash if isinstance(signed, SignedTransaction) else signed.order_id
+        is_transaction = isinstance(signed, SignedTransaction)
+        name = hash_of(signed.raw) if isinstance(signed, SignedTransaction) else signed.order_id
         order = self.state.orders.get(signed.order_id)
         assert self.journal is not None, "a day begins before it sends"
         if self._sent.get(name, 1 << 62) > self.journal.safe_seq:
             self.broken("durable-first", f"{signed.order_id} leaves before its record is safe")
-        if order is None or isinstance(order.plan, CancelOrder):
+        is_repeat = name in self._left
+        self._left.add(name)
+        was_sent = is_repeat or self._sent.get(name, 1 << 62) <= self._born_seq  # an earlier life may have sent it
+        if was_sent and not is_transaction:
+            self.broken("sent-once", f"{signed.order_id} leaves once more")
+        if order is None or is_repeat or isinstance(order.plan, CancelOrder) or _takes_back(signed):
             return
-        if self.latch.engaged() and name == signed.order_id:
+        if self.latch.engaged():
             self.broken("halted", f"{signed.order_id} leaves although the kill switch is pulled")
+        parent = self.state.parents.get(order.plan.intent_id)
+        if parent is None or (is_transaction and name != order.attempts[0].tx_hash):
+            return  # what outbids competes with what was wanted when it left
+        if parent.cancelled or self.clock.now_ns() >= parent.intent.deadline_ns:
+            self.broken("unwanted", f"{signed.order_id} leaves, and nobody wants it any more")
 
     # -- at every moment -----------------------------------------------------------------------------------------------
 
@@ -137,7 +245,7 @@ class Laws:
             if total:
                 self.broken("sums-to-zero", f"the books are off by {total}")
         for parent in state.live.values():
-            if parent.filled > parent.intent.quantity and not self._is_late():
+            if parent.filled > parent.intent.quantity and not self.is_late():
                 self.broken("parent-overfilled", f"{parent.intent.intent_id} traded {parent.filled} of {parent.intent.quantity}")
         for order in state.working.values():
             if order.filled > order.quantity and not self.weather.struck.get("overfill") and order.size is None:
@@ -186,65 +294,18 @@ class Laws:
             if order.state in (OrderState.REJECTED, OrderState.REPLACED):
                 self.broken("below-truth", f"{order.order_id} is {order.state} here and still waits for a block")
 
-    def _is_late(self) -> bool:
+    def is_late(self) -> bool:
         """Whether something traded that nobody could foresee when the rest was traded elsewhere."""
         while self.weather.struck.get("revived", 0) < len(self.chain.ledger.revived):
             self.weather.count("revived")
         return bool({"late-fill", "overfill", "bust", "by-hand", "revived"} & self.weather.struck.keys())
 
-    # -- at the end ----------------------------------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """All is quiet: the journal says what the venues say."""
-        for parent in self.state.parents.values():
-            if parent.filled > parent.intent.quantity and not self._is_late():
-                self.broken("parent-overfilled", f"{parent.intent.intent_id} traded {parent.filled} of {parent.intent.quantity}")
-            paid = [one for name in parent.orders for one in self.state.orders[name].fills]
-            base = [one.paid if parent.intent.side == "sell" else one.received for one in paid]
-            if sum(rescale_up(one, parent.filled.asset).units for one in base) != parent.filled.units:
-                self.broken("parent-overfilled", f"{parent.intent.intent_id} does not count what its orders traded")
-        for order in self.state.orders.values():
-            if not order.is_settled or order.state in IN_DOUBT:
-                self.broken("live", f"{order.order_id} is still {order.state}")
-        for exchange in self.exchanges:
-            self._exchange_end(exchange)
-        self._chain_end()
-        for blunder in self.chain.ledger.blunders:
-            self.broken("wallet", blunder)
-
-    def _exchange_end(self, exchange: Exchange) -> None:
-        book, orders = exchange.ledger, self.state.orders
-        for name in {one for one in book.arrivals if book.arrivals.count(one) > 1}:
-            self.broken("sent-once", f"{name} reached {book.venue} twice")
-        for name in book.arrivals:
-            if name not in orders and not name.startswith(HAND):
-                self.broken("durable-first", f"{name} reached {book.venue}, and the journal does not know it")
-        theirs = {one.fill.key for one in book.trades.values() if not one.is_busted and one.fill.order_id in orders}
-        ours = {key for key, fill in self.state.fills.items() if fill.venue == book.venue}
-        for key in sorted(theirs ^ ours):
-            if f"|{HAND}" not in key:  # what traded before it was claimed, a person has explained
-                self.broken("fills", f"{key} is {'not booked' if key in theirs else 'booked and no trade'}")
-        for name, placed in book.orders.items():
-            order = orders.get(name)
-            if order is not None and order.state is not placed.state:
-                self.broken("states", f"{name} is {order.state} here and {placed.state} at {book.venue}")
-        for order in orders.values():
-            never = order.plan.venue == book.venue and isinstance(order.plan, PlaceOrder) and order.order_id not in book.orders
-            if never and order.state not in (OrderState.REJECTED, OrderState.CANCELLED):
-                self.broken("states", f"{order.order_id} is {order.state} here and never was at {book.venue}")
-
-    def _chain_end(self) -> None:
-        receipts = {one.tx.hash: one for block in self.chain.ledger.blocks for one in block.receipts}
-        theirs = {fill.key for one in receipts.values() for fill in one.fills}
-        ours = {key for key, fill in self.state.fills.items() if fill.venue == AMM}
-        for key in sorted(theirs ^ ours):
-            self.broken("fills", f"{key[:90]} is {'not booked' if key in theirs else 'booked and in no block'}")
-        for receipt in receipts.values():
-            order = self.state.orders.get(receipt.tx.body.order_id)
-            if order is not None and receipt.tx.hash not in order.gas_paid:
-                self.broken("fills", f"{order.order_id}: its gas is not booked")
-            if order is not None and bool(receipt.trouble) != (order.state is OrderState.REVERTED):
-                self.broken("states", f"{order.order_id} is {order.state} here; in its block: {receipt.trouble or 'done'}")
+def _takes_back(signed: Signed) -> bool:
+    """Whether a transaction does nothing but to use up its number."""
+    if not isinstance(signed, SignedTransaction):
+        return False
+    return isinstance(msgspec.json.decode(signed.raw, type=Body, dec_hook=decode_hook).plan, CancelTransaction)
 
 
 def _worst(order: Order) -> int:

@@ -84,7 +84,7 @@ class Life:
         venues: dict[str, Venue] = {**self.lines}
         signers = {name: PlaySigner(weather) for name in venues}
         self.engine = Engine(self.journal, venues, signers, self.clock, rules, Market(), MAIN, run_id="drill", latch=latch)
-        laws.begin(self.engine.state, self.journal)
+        laws.begin(self.engine.state, self.journal, self.clock, self.lines)
         self.task = asyncio.create_task(self.engine.run())
 
     def _dies_here(self, death: Death) -> Callable[[], None]:

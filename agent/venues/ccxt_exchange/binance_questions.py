@@ -117,6 +117,8 @@ class Questions:
             if not self.is_late(ref):
                 return ()
             view = await self._search(ref, symbol)
+            if view is None and ref.venue_order_id:  # acknowledged once, so a copy lags: it cannot be "never accepted"
+                return ()
             if view is None:
                 reason = "the exchange does not know it, and could not accept it any more"
                 return (OrderReported(ref.order_id, OrderState.REJECTED, reason),)

@@ -51,7 +51,7 @@ class Desk:
 
     def __init__(self, *events: Event, base_fee: int = GWEI) -> None:
         self.journal, self.state, self.now_ns = MemoryJournal(), State(), START_NS
-        self.world = World(Market(), {"cex": CEX, "amm": AMM}, frozenset(), {}, {}, {"cex", "amm"})
+        self.world = World(Market(), {"cex": CEX, "amm": AMM}, frozenset(), {}, {}, {"cex", "amm"}, {"cex", "amm"})
         self.head(base_fee)
         self.write(BalanceAdopted(MAIN, "amm", Amount(10**19, COIN), "opening balance"), IntentAccepted(sale(), Price(2_683, 1)))
         self.write(*events)
@@ -174,7 +174,7 @@ def test_a_resting_order_that_nobody_wants_is_cancelled_once_and_again_after_a_p
 def test_a_venue_that_is_away_is_not_asked_to_cancel() -> None:
     desk = resting()
     desk.write(IntentCancelled("p1"))
-    desk.world.ready.discard("cex")
+    desk.world.connected.discard("cex")
     assert desk.tended() == []
 
 

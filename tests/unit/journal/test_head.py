@@ -59,12 +59,26 @@ def test_damage_makes_it_claim_less_never_something_else(tmp_path: Path) -> None
     found = heads(9)
     keep(path, *found)
     whole = head_path(path).read_bytes()
-    for round_ in range(2_000):
-        data = flipped(whole, dice) if round_ % 2 else whole[: dice.randrange(len(whole))]
+    for _ in range(1_000):
+        head_path(path).write_bytes(flipped(whole, dice))
+        assert kept_head(path) in (found[-1], found[-2])
+    head_path(path).write_bytes(whole[: SLOT + 90])
+    assert kept_head(path) in (found[-1], found[-2])
+    for nothing in (b"", bytes(1024)):
+        head_path(path).write_bytes(nothing)  # made, and never written
+        assert kept_head(path) is None
+
+
+def test_a_head_that_says_nothing_readable_is_refused(tmp_path: Path) -> None:
+    """Somebody who cuts the journal's end cannot hide it by spoiling the file that would show it."""
+    path, dice = tmp_path / "j.sqlite", random.Random(3)
+    keep(path, *heads(9))
+    whole = head_path(path).read_bytes()
+    for round_ in range(500):
+        data = flipped(whole[:90], dice) + flipped(whole[SLOT : SLOT + 66], dice) if round_ % 2 else whole[: dice.randrange(1, 66)]
         head_path(path).write_bytes(data)
-        assert kept_head(path) in (found[-1], found[-2], None)
-    head_path(path).write_bytes(bytes(1024))
-    assert kept_head(path) is None
+        with pytest.raises(JournalError, match=r"is damaged.*--anchor"):
+            kept_head(path)
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
