@@ -151,11 +151,11 @@ def wallet_address(loaded: Loaded) -> str:
 
 def open_wallet(loaded: Loaded, ask: Ask | None = None) -> "LocalSigner | None":
     """Unlock the wallet that the settings name. Raises SecretError with the fix."""
-    from agent.keys.keystore import Keystore
-
     wallet = loaded.settings.wallet
     if wallet is None:
         return None
+    from agent.keys.keystore import Keystore
+
     password = Secret((ask or _no_prompt)(wallet.keystore)) if wallet.password == ASK else secret_of(loaded, wallet.password)
     return Keystore(loaded.keystore_path).unlock(wallet.keystore, password)
 

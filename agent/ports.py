@@ -209,6 +209,11 @@ class Journal(Protocol):
         ...
 
     @property
+    def warning(self) -> str:
+        """Why nothing new should be begun, while the rest still is recorded (a disk that fills up); empty if nothing is wrong."""
+        ...
+
+    @property
     def head(self) -> tuple[int, str]:
         """(seq, hash) of the newest record; (0, genesis hash) when empty."""
         ...

@@ -22,6 +22,7 @@ TIMEOUT_S = 110
 COMMANDS = [
     (), ("demo",), ("init",), ("doctor",), ("run",), ("quote",), ("route",), ("balances",), ("reconcile",), ("record",),
     ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
+    ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
     ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
 ]  # fmt: skip
@@ -66,7 +67,7 @@ def test_every_command_answers_help(command: tuple[str, ...], tmp_path: Path) ->
     assert done.code == 0, done
     assert done.out.startswith("Usage: ")
     assert done.err == ""
-    if command not in ((), ("order",), ("keys",), ("sandbox",)):
+    if command not in ((), ("order",), ("keys",), ("audit",), ("sandbox",)):
         assert "--json" in done.out
     assert not list(tmp_path.iterdir()), "help writes nothing"
 

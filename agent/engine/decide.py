@@ -68,7 +68,8 @@ def _halt(intent: Intent, state: State, world: World) -> str:
 def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int) -> Iterator[Event]:
     intent, left = parent.intent, state.remaining(parent)
     flying = state.unsettled(intent.intent_id)
-    if {order.plan.venue for order in flying if not _is_patient(order)} - _stuck(state, world, now_ns):
+    waited_for = {order.plan.venue for order in flying if not _is_patient(order)}
+    if waited_for and waited_for - _stuck(state, world, now_ns):
         return
     ended = _end(parent, left, state, world, rules, now_ns)
     if ended is not None:
@@ -161,7 +162,8 @@ def _waits_for_chain(intent: Intent, state: State, world: World, now_ns: int) ->
 
     So a market with pools waits for the block, but not for a transaction that is stuck: the others go on without that chain.
     """
-    busy = ({order.plan.venue for order in state.chain_orders()} | world.anchoring) - _stuck(state, world, now_ns)
+    busy = {order.plan.venue for order in state.chain_orders()} | world.anchoring
+    busy -= _stuck(state, world, now_ns) if busy else set()
     return any(found.venue in busy for found in world.market.instruments() if found.market == intent.market)
 
 

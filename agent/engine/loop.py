@@ -42,7 +42,7 @@ from agent.ports import Anchoring, Clock, IntentView, Journal, Latch, Repair, Si
 
 TICK_S = 0.1
 PEN_S = 1.0
-KILL = "kill"  # the scope of the halt that the kill switch makes
+KILL, DISK = "kill", "disk"  # scopes of halts that the kill switch and a full disk make, and that end with their cause
 GRACE_NS = 60_000_000_000  # how long past its deadline an order in doubt is waited for
 
 
@@ -101,7 +101,7 @@ class Engine:
 
     def _refuse_halted(self) -> None:
         """What was halted in an earlier run still waits for a person."""
-        why = next((reason for scope, reason in self.state.halted.items() if scope != KILL), "")
+        why = next((reason for scope, reason in self.state.halted.items() if scope not in (KILL, DISK)), "")
         if why and self._is_strict:
             raise StartRefusedError(f"not started: {why}; `isthmus reconcile --adopt REASON` lifts the halt when it is explained")
 
@@ -146,7 +146,7 @@ class Engine:
         try:
             while not self.is_stopping:
                 await self._news()
-                self._look_at_latch()
+                self._reflect(KILL, self._latch.engaged(), "the kill switch was lifted")
                 self._decide()
         finally:  # streams stay open while sends are under way: their outcomes arrive there
             self._recorder.stopping.set()
@@ -160,10 +160,23 @@ class Engine:
             raise self._recorder.error
 
     async def _hold_pen(self) -> None:
-        """An agent that may not write any more (another one took the desk over) stops also while it has nothing to write."""
+        """Nothing new is begun while the journal may soon not be written, until it may again.
+
+        An agent that may not write at all any more (another one took the desk over) stops, also while it has nothing to write.
+        """
         while True:
+            self._reflect(DISK, self._recorder.warning, "there is room again")
             await self._clock.sleep(PEN_S)
             await self._recorder.secured()
+
+    def _reflect(self, scope: str, reason: str, lifted: str) -> None:
+        """What has a cause outside is a halt that everybody can see as long as the cause lasts."""
+        if self.is_stopping:
+            return
+        if reason:
+            self._recorder.halt(scope, reason)
+        elif scope in self.state.halted:
+            self._recorder.record([Resumed(scope, lifted)])
 
     def _decide(self) -> None:
         now_ns = self.world.beat_ns = self._clock.now_ns()
@@ -171,14 +184,6 @@ class Engine:
             return
         self._recorder.record(tend(self.state, self.world, self._rules, now_ns))
         self._recorder.record(decide(self.state, self.world, self._rules, now_ns))
-
-    def _look_at_latch(self) -> None:
-        """The kill switch works without us; here it becomes a halt that everybody can see, and is lifted with it."""
-        reason = self._latch.engaged()
-        if reason:
-            self._recorder.halt(KILL, reason)
-        elif KILL in self.state.halted and not self.is_stopping:
-            self._recorder.record([Resumed(KILL, "the kill switch was lifted")])
 
     async def _news(self) -> None:
         """Wait for facts, or for the next tick: time passing is a fact too."""
@@ -266,7 +271,7 @@ class Engine:
                 self._recorder.record([NonceAdopted(one.venue, int(one.outside.units), reason)])
         left = await self.reconcile()
         if not left and not self.is_stopping:
-            self._recorder.record([Resumed(scope, reason) for scope in self.state.halted if scope != KILL])
+            self._recorder.record([Resumed(scope, reason) for scope in self.state.halted if scope not in (KILL, DISK)])
         return [_hindered(one, busy.get(one.venue, "")) for one in left]
 
     async def anchor(self, venue: str = "") -> Anchoring:

@@ -40,7 +40,7 @@ from agent.ledger.positions import Ledger
 from agent.ledger.posting import entry, reversal
 
 LIVE = "LIVE"
-EVERYWHERE = frozenset({"kill", "agent"})  # scopes of a halt that stop all new risk; others name a venue or an instrument
+EVERYWHERE = frozenset({"kill", "agent", "disk"})  # scopes of a halt that stop all new risk; others name a venue or an instrument
 
 
 class Parent(msgspec.Struct):

@@ -69,6 +69,11 @@ class PlayJournal:
         return self._inner.head
 
     @property
+    def warning(self) -> str:
+        """Never: this disk fills up without one."""
+        return ""
+
+    @property
     def safe_seq(self) -> int:
         """The last record that a loss of power would leave."""
         now_ns = world_ns()

@@ -551,6 +551,39 @@ def test_a_journal_that_fails_stops_everything_and_says_so(room: int) -> None:
     warped(work())
 
 
+class Filling(MemoryJournal):
+    """A disk that is almost full while `free` is false."""
+
+    free = True
+
+    @property
+    def warning(self) -> str:
+        return "" if self.free else "the disk is almost full"
+
+
+def test_a_disk_that_fills_up_stops_what_is_new_until_there_is_room_again() -> None:
+    async def work() -> None:
+        venues, journal = book_only(), Filling()
+        run = Run(venues, journal=journal)
+        await run.engine.ready()
+        await run.engine.priced("ETH/USDT")
+        assert await run.engine.submit(sale("p1", "9", slices=9, interval_ns=10**9)) == ()
+        await run.until(lambda: venues["cex"].arrivals)
+        journal.free = False
+        await run.until(lambda: "disk" in run.engine.state.halted)
+        before = len(venues["cex"].arrivals)
+        await asyncio.sleep(20)
+        assert len(venues["cex"].arrivals) == before
+        assert [reason.code for reason in await run.engine.submit(sale("p2", "1"))] == ["TRADING_HALTED"]
+        assert await run.engine.reconcile() == [], "looking and booking go on"
+        journal.free = True
+        await run.until(lambda: "disk" not in run.engine.state.halted)
+        assert await run.engine.finished("p1") == "FILLED"
+        await run.stop()
+
+    warped(work())
+
+
 def test_a_journal_that_cannot_be_read_is_a_failure_and_not_a_hang() -> None:
     class Torn(MemoryJournal):
         def read(self, after_seq: int = 0) -> Any:
