@@ -7,7 +7,7 @@ import msgspec
 
 from agent.chains.abi import revert_reason
 from agent.chains.logs import Log, PairSwapped, PoolSwapped, parse_logs, pool_log, transfer
-from agent.chains.rpc import Node, NodeRefusedError, whole
+from agent.chains.rpc import Node, NodeRefusedError, field, whole
 from agent.domain.errors import ChainError
 
 
@@ -88,7 +88,7 @@ async def fetch_reason(rpc: Node, receipt: Receipt) -> str:
     if receipt.gas_used >= whole(sent.get("gas")):
         return "out of gas"
     data = sent.get("input", sent.get("data", "0x"))
-    call = {"from": sent["from"], "to": sent["to"], "data": data, "value": sent.get("value", "0x0"), "gas": sent["gas"]}
+    call = {name: field(sent, name) for name in ("from", "to", "gas")} | {"data": data, "value": sent.get("value", "0x0")}
     for block in (receipt.block, receipt.block - 1):
         try:
             await rpc.call("eth_call", call, hex(block))

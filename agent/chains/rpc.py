@@ -232,6 +232,13 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in LOOPBACK
 
 
+def field(answer: Any, name: str) -> Any:
+    """A field that an answer must have. Raises ChainError where the node left it out."""
+    if isinstance(answer, dict) and name in answer:
+        return answer[name]
+    raise ChainError(f"the node's answer has no {name!r}: use another RPC")
+
+
 def whole(value: object) -> int:
     """A JSON-RPC quantity (`0x1a`) as an integer. Raises ChainError for anything else."""
     if isinstance(value, str) and value.startswith("0x") and len(value) <= 66:

@@ -12,7 +12,7 @@ import rlp  # type: ignore[import-untyped]
 from rlp.exceptions import DecodingError  # type: ignore[import-untyped]
 
 from agent.chains.abi import revert_reason
-from agent.chains.rpc import Node, NodeRefusedError, octets, whole
+from agent.chains.rpc import Node, NodeRefusedError, field, octets, whole
 from agent.domain.errors import ChainError
 
 _TYPE_2: Final = 0x02
@@ -125,7 +125,7 @@ async def _is_used(rpc: Node, wallet: str, nonce: int, block: int) -> bool:
 async def fetch_block_hash(rpc: Node, block: int) -> str:
     """The hash of the block that the chain has at this height; empty: none yet, as far as this node knows. Raises ChainError."""
     found = await rpc.call("eth_getBlockByNumber", hex(block), False)
-    return str(found["hash"]).lower() if isinstance(found, dict) else ""
+    return str(field(found, "hash")).lower() if isinstance(found, dict) else ""
 
 
 def _number(raw: bytes) -> int:

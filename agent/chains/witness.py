@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 from agent import observe
-from agent.chains.rpc import Node, NodeRefusedError, Rpc, WrongChainError, whole
+from agent.chains.rpc import Node, NodeRefusedError, Rpc, WrongChainError, field, whole
 from agent.domain.errors import ChainError, OutcomeUnknown
 from agent.domain.market import ChainHead
 from agent.ports import Clock
@@ -104,7 +104,7 @@ class Witnesses:
             return ""
         try:
             theirs = await other.call("eth_getBlockByNumber", "latest", False)
-            number = whole(theirs["number"]) if isinstance(theirs, dict) else -1
+            number = whole(field(theirs, "number")) if isinstance(theirs, dict) else -1
             behind, ahead = (other.place, self.place) if number < head.number else (self.place, other.place)
             if abs(number - head.number) > self._lag_max:
                 return f"{behind} is {abs(number - head.number)} blocks behind {ahead}: nothing is believed until they agree"
@@ -114,7 +114,7 @@ class Witnesses:
         except ChainError as error:
             self._lost(self._both.index(other), error)
             return ""
-        if isinstance(theirs, dict) and str(theirs["hash"]).lower() == ours.lower():
+        if isinstance(theirs, dict) and str(theirs.get("hash", "")).lower() == ours.lower():
             return ""
         height = min(number, head.number)
         return f"{self.place} and {other.place} have different blocks at height {height}: nothing is believed until they agree"
@@ -132,7 +132,7 @@ class Witnesses:
         except ChainError as error:
             self._lost(self._both.index(other), error)
             return False
-        return isinstance(there, dict) and str(there["hash"]).lower() != block_hash.lower()
+        return isinstance(there, dict) and str(there.get("hash", block_hash)).lower() != block_hash.lower()
 
     async def denies(self, tx_hashes: tuple[str, ...]) -> bool:
         """Whether the other, too, knows none of these transactions. False when it cannot be asked."""
@@ -151,7 +151,7 @@ class Witnesses:
 
     async def _hash_at(self, number: int) -> str:
         block = await self.call("eth_getBlockByNumber", hex(number), False)
-        return str(block["hash"]) if isinstance(block, dict) else ""
+        return str(field(block, "hash")) if isinstance(block, dict) else ""
 
     async def _listener(self) -> Rpc | None:
         """The one that does not speak, if it answers; one that did not is tried again now and then."""

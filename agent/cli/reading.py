@@ -13,9 +13,9 @@ from agent.domain.errors import UsageError
 from agent.domain.events import Break, Record
 from agent.domain.instrument import Instrument
 from agent.domain.market import Listed
-from agent.domain.order import OrderRef
+from agent.domain.order import OrderRef, reference_of
 from agent.engine.inquire import differences
-from agent.engine.state import State, reference_of
+from agent.engine.state import State
 from agent.gateways import local
 from agent.ports import Repair, Snapshot, Venue, VenueEvent
 from agent.settlement.repair import repairs

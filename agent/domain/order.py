@@ -16,7 +16,7 @@ import enum
 import msgspec
 
 from agent.domain.amount import Amount
-from agent.domain.plan import PlaceOrder, Plan, SwapBatch
+from agent.domain.plan import CancelOrder, PlaceOrder, Plan, SwapBatch
 
 
 class OrderState(enum.StrEnum):
@@ -186,6 +186,11 @@ class Order(msgspec.Struct):
         return self.filled < max(whole, self.told.units if self.told else 0)
 
     @property
+    def is_resting(self) -> bool:
+        """Whether a book holds it, and everything that it traded is known."""
+        return isinstance(self.plan, PlaceOrder) and self.state in RESTING and not self.lacks_fills
+
+    @property
     def may_trade(self) -> int:
         """Base units through which something may still happen: of an order that has ended, what the venue has not told yet."""
         if self.state in SETTLED:
@@ -228,3 +233,24 @@ class OrderRef(msgspec.Struct, frozen=True):
     state: OrderState = OrderState.UNKNOWN
     filled: int = 0  # base units of the fills that we know
     target_id: str = ""  # of a cancel: the order that it takes back
+
+
+def reference_of(order: Order) -> OrderRef:
+    """What to ask the venue about this order."""
+    plan = order.plan
+    return OrderRef(
+        order.order_id,
+        plan.venue,
+        plan.instrument if isinstance(plan, PlaceOrder | CancelOrder) else "",
+        order.venue_order_id,
+        order.tx_hash,
+        order.nonce,
+        order.sent_ns,
+        tuple(one.tx_hash for one in order.attempts),
+        tuple(one.tx_hash for one in order.attempts if one.is_cancel),
+        order.block,
+        order.block_hash,
+        order.state,
+        order.filled,
+        plan.target_id if isinstance(plan, CancelOrder) else "",
+    )

@@ -3,7 +3,10 @@
 Every event that comes out is journaled before anything acts on it.
 """
 
+import itertools
 from collections.abc import Iterator
+
+import msgspec
 
 from agent.domain.amount import Amount
 from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused
@@ -28,8 +31,11 @@ REST_NS = 500_000_000  # after a failure; doubles with each further one, so that
 
 def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int) -> IntentAccepted | IntentRefused:
     """A wish becomes a parent, or is refused with every reason."""
-    earlier = ((parent.intent, parent.accepted_ns) for parent in state.parents.values())
-    reasons = list(refuse_intent(intent, earlier, now_ns, rules.limits))
+    since_ns = now_ns - rules.limits.duplicate_window_ns
+    recent = itertools.takewhile(lambda parent: parent.accepted_ns > since_ns, reversed(state.parents.values()))
+    same = [state.parents[intent.intent_id]] if intent.intent_id in state.parents else []
+    earlier = ((parent.intent, parent.accepted_ns) for parent in (*same, *recent))
+    reasons = list(dict.fromkeys(refuse_intent(intent, earlier, now_ns, rules.limits)))
     view = world.market.view(intent.market, now_ns)
     if view.mid is None:
         why = "; ".join(reason.text for reason in view.untrusted) or "no venue is connected that trades it"
@@ -105,6 +111,8 @@ def _limit(parent: Parent) -> Price:
 def _route(parent: Parent, quantity: Amount, view: View, state: State, world: World, rules: Rules, now_ns: int) -> Route | NoRoute:
     free = capacity(state, world, rules, parent, now_ns)
     gas = gas_prices(world, rules, parent.intent.quote, now_ns)
+    usable = tuple(one for one in view.sources if not state.halt_of(one.instrument.venue, one.instrument.id))
+    view = msgspec.structs.replace(view, sources=usable)
     return split(view, parent.intent.side, quantity, free, gas, _limit(parent), RouteRules(reserve_bps=rules.slippage_bps))
 
 

@@ -129,7 +129,7 @@ class Dispatch:
             return "the deadline passed"
         if plan.venue in state.status:
             return f"{plan.venue} takes cancels only: {state.status[plan.venue].reason}"
-        return state.halt_of(plan.venue, plan.instrument if isinstance(plan, PlaceOrder) else "")
+        return state.halt_of_plan(plan)
 
     async def _deliver(self, plan: Plan, signed: Signed) -> None:
         """One send. From here on the order may exist outside, whatever happens to this program."""
@@ -148,6 +148,10 @@ class Dispatch:
             reason = str(error)
         except VenueError as error:
             state, reason = OrderState.REJECTED, str(error)
+        except JournalError:
+            raise
+        except IsthmusError as error:  # whatever else a reply makes us stumble over: it was sent
+            reason = str(error)
         finally:
             if state is not OrderState.SENT and not isinstance(self._recorder.error, JournalError):
                 self._tell(plan.order_id, state, reason)

@@ -12,8 +12,9 @@ import msgspec
 from agent.domain.amount import Amount, Asset
 from agent.domain.errors import VenueError
 from agent.domain.events import BalanceAdopted, Break, NonceAdopted
+from agent.domain.order import reference_of
 from agent.engine.record import Recorder
-from agent.engine.state import State, reference_of, rests
+from agent.engine.state import State
 from agent.ports import Clock, Repair, Snapshot, Venue
 from agent.settlement.knobs import Knobs
 from agent.settlement.reconcile import checked, compare
@@ -36,7 +37,7 @@ class Inquiry:
 
     def is_busy(self, name: str) -> bool:
         """Whether an order is on its way at the venue, so that its balances may differ. One that rests moves nothing."""
-        return any(order.plan.venue == name and not rests(order) for order in self._state.working.values())
+        return any(order.plan.venue == name and not order.is_resting for order in self._state.working.values())
 
     async def snapshot(self, name: str, back_ns: int = 0) -> Snapshot:
         """What the venue says about balances and our open orders; the facts in it are taken in. Raises as `Venue.snapshot`.
@@ -67,11 +68,13 @@ class Inquiry:
 
     async def check(self, name: str) -> tuple[list[Break], int]:
         """Hold the journal against one venue: (breaks, balances compared). Repeats while facts may still be under way."""
-        tries = CALM_TRIES if self._is_calm(name) else SETTLE_TRIES
-        for turn in range(tries):
+        tries = SETTLE_TRIES
+        for turn in range(SETTLE_TRIES):
             snapshot = await self.snapshot(name, RECENT_NS if turn else 0)
             self.adopt(snapshot)
             breaks = self.breaks(snapshot)
+            if breaks and not turn and self._is_calm(name):
+                tries = CALM_TRIES
             if not breaks or self._recorder.stopping.is_set() or turn + 1 == tries:
                 break
             await self._clock.sleep(QUERY_S)
@@ -116,7 +119,7 @@ class Inquiry:
 
 def differences(state: State, shot: Snapshot, filtered: Sequence[str] = ()) -> list[Break]:
     """Between the journal and one venue's word: balances, orders, and transactions of the wallet that are not ours."""
-    found = list(compare(state.ledger, [shot], state.orders, filtered))
+    found = list(compare(state.ledger, [shot], state.orders, filtered, state.unfinished()))
     foreign = None if shot.nonce is None else state.foreign_nonce(shot.venue, shot.nonce)
     if foreign is not None and shot.nonce is not None:
         unit = Asset("transactions", shot.venue, 0)

@@ -39,8 +39,11 @@ def is_news(state: State, event: object) -> bool:
 def _says_more(report: OrderReported, order: Order) -> bool:
     """Whether a report moves the order, tells its number or a higher sum of fills, or that nothing takes it back any more.
 
-    Final in another block than the journal knows is no news yet: that the first block is gone must be told before.
+    Final in another block than the journal knows is no news yet: that the first block is gone must be told before. And what a venue
+    has given a number it has not refused: such a word brings doubt, and never ends it (`reconcile --repair` does, by a person).
     """
+    if report.state is OrderState.REJECTED and order.venue_order_id and order.state is OrderState.UNKNOWN:
+        return False
     if report.state is OrderState.FINAL and report.block_hash and order.block_hash not in ("", report.block_hash):
         return False
     return (

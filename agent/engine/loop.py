@@ -243,10 +243,13 @@ class Engine:
         Facts that were only missing (fills, ends of orders) are booked by asking; what is left is planned from what venues say.
         A venue that then agrees with the journal may trade again.
         """
-        found = await asyncio.gather(*(self._inquiry.repairs(name) for name in self._venues))
-        steps = [one for some in found for one in some]
+        steps: list[Repair] = []
+        for name in self._venues:  # one after the other, and nothing is awaited between a look and what it leads to
+            found = await self._inquiry.repairs(name)
+            steps += found
+            if not is_rehearsal and not self.is_stopping:
+                self._recorder.record([event for one in found for event in one.events])
         if not is_rehearsal and not self.is_stopping:
-            self._recorder.record([event for one in steps for event in one.events])
             await self._recorder.secured()
             differing = {one.venue for one in await self.reconcile()}
             agreeing = [scope for scope in self.state.halted if scope in self._venues.keys() - differing]

@@ -192,7 +192,7 @@ def _situation(
         remaining,
         lambda name: name in state.orders,
         in_flight,
-        state.halt_of(plan.venue, plan.instrument if isinstance(plan, PlaceOrder) else ""),
+        state.halt_of_plan(plan),
     )
 
 

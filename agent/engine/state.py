@@ -33,7 +33,7 @@ from agent.domain.events import (
     VenueStatus,
 )
 from agent.domain.intent import Intent
-from agent.domain.order import REORGANISED, RESTING, SETTLED, Attempt, Fill, Order, OrderRef, OrderState, after, follows
+from agent.domain.order import REORGANISED, SETTLED, Attempt, Fill, Order, OrderState, after, follows
 from agent.domain.plan import CancelOrder, ChainPlan, PlaceOrder, Plan, SwapBatch
 from agent.domain.price import Price
 from agent.ledger.positions import Ledger
@@ -201,6 +201,15 @@ class State:
         scopes = (scope for scope in self.halted if scope in EVERYWHERE or scope in (venue, instrument))
         return next((self.halted[scope] for scope in scopes), "")
 
+    def halt_of_plan(self, plan: Plan) -> str:
+        """The same for a plan: one of its pools that is halted halts a batch."""
+        legs = plan.legs if isinstance(plan, SwapBatch) else (plan,) if isinstance(plan, PlaceOrder) else ()
+        return self.halt_of(plan.venue) or next(filter(None, (self.halt_of(plan.venue, one.instrument) for one in legs)), "")
+
+    def unfinished(self) -> list[Order]:
+        """Orders through which something may still happen, or may be taken back."""
+        return list({**self.working, **self.mined}.values())
+
     def chain_orders(self) -> list[Order]:
         """Transactions that are under way."""
         return [order for order in self.working.values() if isinstance(order.plan, ChainPlan)]
@@ -355,32 +364,6 @@ class State:
             elif order.state is OrderState.APPROVED:
                 order.reason = "never sent: the agent stopped first"
                 self._move(order, OrderState.CANCELLED)
-
-
-def rests(order: Order) -> bool:
-    """Whether a book holds it, and everything that it traded is known."""
-    return isinstance(order.plan, PlaceOrder) and order.state in RESTING and not order.lacks_fills
-
-
-def reference_of(order: Order) -> OrderRef:
-    """What to ask the venue about this order."""
-    plan = order.plan
-    return OrderRef(
-        order.order_id,
-        plan.venue,
-        plan.instrument if isinstance(plan, PlaceOrder | CancelOrder) else "",
-        order.venue_order_id,
-        order.tx_hash,
-        order.nonce,
-        order.sent_ns,
-        tuple(one.tx_hash for one in order.attempts),
-        tuple(one.tx_hash for one in order.attempts if one.is_cancel),
-        order.block,
-        order.block_hash,
-        order.state,
-        order.filled,
-        plan.target_id if isinstance(plan, CancelOrder) else "",
-    )
 
 
 def _base_of(fill: Fill, intent: Intent) -> Amount:

@@ -29,6 +29,7 @@ from agent.settlement.knobs import Knobs
 from agent.settlement.reconcile import checked
 
 SEND_TIMEOUT_S = 15.0
+UNARMED = "its dead-man switch cannot be armed"
 MS = 1_000_000
 BEAT_NS = 2_000_000_000  # an engine that did not go round for so long is not alive
 REBROADCAST_NS = 2_000_000_000
@@ -210,7 +211,7 @@ class Supervisor:
         """From when on an order is asked about: at once when it is in doubt, later when it may still answer by itself."""
         knobs = self._knobs
         if order.state is OrderState.UNKNOWN or order.lacks_fills:
-            return order.sent_ns
+            return 0  # also where the clock was set back since it was sent
         if order.state in RESTING and isinstance(order.plan, PlaceOrder):
             return order.sent_ns + max(int(knobs.open_check_interval_secs * 10**9), knobs.open_check_threshold_ms * MS)
         return order.sent_ns + knobs.inflight_check_threshold_ms * MS
@@ -234,15 +235,17 @@ class Supervisor:
         if not is_alive or now_ns < self._armed_ns.get(name, 0) + venue.countdown_s * 10**9 // 3:
             return
         self._armed_ns[name] = now_ns
+        known = self._state.status.get(name)
+        is_ours = known is not None and known.reason.startswith(UNARMED)
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await venue.arm(venue.countdown_s)
         except (IsthmusError, TimeoutError) as error:
-            reason = f"its dead-man switch cannot be armed: {_words(error)}"
-            self._recorder.absorb(name, [VenueStatus(name, "CANCEL_ONLY", reason)])
+            if is_ours or known is None:  # a reason of the venue's own stays: it says when that is over, and nobody else knows
+                reason = f"{UNARMED}: {_words(error)}"
+                self._recorder.absorb(name, [VenueStatus(name, "CANCEL_ONLY", reason)])
             return
-        known = self._state.status.get(name)
-        if known is not None and known.reason.startswith("its dead-man switch"):
+        if is_ours:
             self._recorder.absorb(name, [VenueStatus(name, "TRADING")])
 
     async def _rebroadcast(self, name: str, snapshot: Snapshot) -> None:

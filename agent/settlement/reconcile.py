@@ -21,16 +21,24 @@ NATIVE = ("", "0x0000000000000000000000000000000000000000", "0xeeeeeeeeeeeeeeeee
 
 
 def compare(
-    ledger: Ledger, snapshots: Sequence[Snapshot], orders: Mapping[str, Order], filtered: Collection[str] = ()
+    ledger: Ledger,
+    snapshots: Sequence[Snapshot],
+    orders: Mapping[str, Order],
+    filtered: Collection[str] = (),
+    open_orders: Collection[Order] | None = None,
 ) -> tuple[Break, ...]:
     """All differences, balances first. Reads the ledger, changes nothing; a place without a snapshot is not judged.
+
+    `open_orders`: those through which something may still happen, where the caller knows them; else all are looked through.
 
     An order that was sent after a snapshot was taken (`Snapshot.at_ns`) is not expected to rest there. What is missing in a list
     that may have been cut off is not judged either. `filtered`: orders at venues that are none of our business.
     """
-    lines = ledger.balances()
+    lines, still = ledger.balances(), orders.values() if open_orders is None else open_orders
     return tuple(
-        chain.from_iterable((*_balance_breaks(lines, shot, orders), *_order_breaks(shot, orders, filtered)) for shot in snapshots)
+        chain.from_iterable(
+            (*_balance_breaks(lines, shot, orders, still), *_order_breaks(shot, orders, still, filtered)) for shot in snapshots
+        )
     )
 
 
@@ -52,8 +60,10 @@ def _pairs(lines: Iterable[Line], shot: Snapshot) -> dict[Asset, tuple[Amount, A
 # -- balances ----------------------------------------------------------------------------------------------------------
 
 
-def _balance_breaks(lines: Iterable[Line], shot: Snapshot, orders: Mapping[str, Order]) -> Iterable[Break]:
-    ours = [order for order in orders.values() if (order.plan.account, order.plan.venue) == (shot.account, shot.venue)]
+def _balance_breaks(
+    lines: Iterable[Line], shot: Snapshot, orders: Mapping[str, Order], still: Collection[Order]
+) -> Iterable[Break]:
+    ours = [order for order in still if (order.plan.account, order.plan.venue) == (shot.account, shot.venue)]
     news = _unbooked(shot, orders)
     proved = {amount.asset: amount for amount in shot.proved}
     for asset, (journal, outside) in _pairs(lines, shot).items():
@@ -179,7 +189,9 @@ def _is_native(order: Order, asset: Asset) -> bool:
 # -- orders ------------------------------------------------------------------------------------------------------------
 
 
-def _order_breaks(shot: Snapshot, orders: Mapping[str, Order], filtered: Collection[str]) -> Iterable[Break]:
+def _order_breaks(
+    shot: Snapshot, orders: Mapping[str, Order], still: Collection[Order], filtered: Collection[str]
+) -> Iterable[Break]:
     """Orders that rest there and not here, and the other way round. Counted in orders: the amount is 0 or 1."""
     unit = Asset("orders", shot.venue, 0)
     none, one = zero(unit), Amount(1, unit)
@@ -193,7 +205,7 @@ def _order_breaks(shot: Snapshot, orders: Mapping[str, Order], filtered: Collect
             continue
         yield Break(shot.account, shot.venue, f"{ORDER_BREAK}{order_id}", none, one, cause, about="order")
     said = {fact.order_id: fact.state for fact in shot.facts if isinstance(fact, OrderReported)}
-    for order in orders.values():
+    for order in still:
         if shot.is_orders_whole and _should_rest(order, shot) and order.order_id not in shot.open_orders:
             state = said.get(order.order_id, OrderState.OPEN)
             cause = (

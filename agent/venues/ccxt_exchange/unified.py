@@ -27,6 +27,7 @@ from agent.venues.ccxt_exchange.own_orders import REMEMBERED_MAX, OwnOrders, rem
 DECIMALS_MAX: Final = 18
 DECIMAL_PLACES, TICK_SIZE = 2, 4  # ccxt's precision modes
 TRADES_MAX = 500
+LATE_NS = 30_000_000_000  # no request is under way for so long
 PAGE = 10  # ccxt does not say whether a list was cut; one of a round length may be a page
 DEPTH_MAX = 100
 PLAIN = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
@@ -230,7 +231,9 @@ class UnifiedExchange:
         state = next((fact.state for fact in facts if isinstance(fact, OrderReported)), None)
         if state is OrderState.CANCELLED:
             return (*facts, OrderReported(ref.order_id, OrderState.FILLED, f"took back {target}"))
-        if state in ENDED:
+        departed_ns = max(ref.sent_ns, self._own.departed_ns(ref.order_id))
+        is_late = departed_ns > 0 and self._client.clock.now_ns() > departed_ns + LATE_NS
+        if state in ENDED or (state is not None and is_late):  # it never arrived: another one may be tried
             return (*facts, OrderReported(ref.order_id, OrderState.REJECTED, f"{target} is {state}"))
         return facts
 
