@@ -8,9 +8,10 @@ own account and inventory, so it never touches the user's.
 import asyncio
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from fractions import Fraction
 from math import isqrt
+from typing import Any
 
 import msgspec
 from eth_abi.abi import decode
@@ -61,12 +62,22 @@ async def keep_pools_near(mid: Callable[[], float], rpc_url: str, deployment: De
     try:
         while True:
             try:
-                await asyncio.to_thread(arbitrage_once, rpc, deployment, mid())
+                await _whole(asyncio.to_thread(arbitrage_once, rpc, deployment, mid()))
             except (RpcError, OSError, ValueError) as error:
                 logger.warning("the arbitrageur skips a round: %s", error)
             await asyncio.sleep(every_s)
     finally:
         rpc.close()
+
+
+async def _whole(work: Coroutine[Any, Any, object]) -> None:
+    """A thread cannot be cancelled: whoever is cancelled meanwhile waits for its end, so that nobody uses a closed connection."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    finally:
+        if not task.done():
+            await asyncio.wait([task])
 
 
 def arbitrage_once(rpc: Rpc, deployment: Deployment, mid: float) -> list[Trade]:
