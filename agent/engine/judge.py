@@ -17,11 +17,13 @@ def is_news(state: State, event: object) -> bool:
     """Whether a fact changes anything; what does not is not journaled again."""
     match event:
         case OrderFilled(fill=fill):
-            return fill.key not in state.fills and fill.order_id in state.orders
+            known = state.orders.get(fill.order_id)
+            return known is not None and fill.key not in state.fills and not _is_elsewhere(known, fill.tx_hash)
         case FillReversed(key=key):
             return key in state.fills
         case GasPaid(tx_hash=tx_hash, order_id=order_id):
-            return tx_hash not in state.gas_seen and order_id in state.orders
+            known = state.orders.get(order_id)
+            return known is not None and tx_hash not in state.gas_seen and not _is_elsewhere(known, tx_hash)
         case OrderAmended(order_id=order_id, version=version):
             return order_id in state.orders and version > state.orders[order_id].version
         case OrderReorged(order_id=order_id, tx_hash=tx_hash, block_hash=block_hash):
@@ -30,8 +32,8 @@ def is_news(state: State, event: object) -> bool:
         case OrderReported() as report:
             return report.order_id in state.orders and _says_more(report, state.orders[report.order_id])
         case VenueStatus(venue=venue, status=status, reason=reason):
-            known = state.status.get(venue)
-            return (status, reason) != ((known.status, known.reason) if known else ("TRADING", reason))
+            told = state.status.get(venue)
+            return (status, reason) != ((told.status, told.reason) if told else ("TRADING", reason))
         case _:
             return True
 
@@ -52,6 +54,11 @@ def _says_more(report: OrderReported, order: Order) -> bool:
         or bool(report.filled and (order.told is None or report.filled > order.told))
         or (report.state is OrderState.FINAL and order.state in SETTLED and not order.is_final)
     )
+
+
+def _is_elsewhere(order: Order, tx_hash: str) -> bool:
+    """Whether another transaction of the order's nonce is in a block: that this block is gone must be told before."""
+    return bool(tx_hash and order.block and order.tx_hash and order.tx_hash != tx_hash)
 
 
 def is_strange(state: State, event: OrderFilled | GasPaid) -> bool:

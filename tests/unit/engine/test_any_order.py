@@ -197,3 +197,15 @@ def test_a_trade_that_was_taken_back_leaves_nothing_but_its_traces() -> None:
     names = [type(one.event).__name__ for one in kept(recorder)]
     assert names.count("FillReversed") == 1
     assert names.count("OrderFilled") == 1, "both stay in the journal"
+
+
+def test_of_one_nonce_a_second_block_is_booked_only_after_the_first_is_gone() -> None:
+    recorder = pen()
+    recorder.absorb("amm", [SWAPPED, GAS, MINED])
+    other = GasPaid("p1-1", MAIN, Amount(2 * 10**15, COIN), 200_000, "0xbb")
+    mined = OrderReported("p1-1", S.MINED, "", "0xbb", 9, tx_hash="0xbb", block_hash="0xb2")
+    recorder.absorb("amm", [other, mined])
+    order = recorder.state.orders["p1-1"]
+    assert (order.tx_hash, list(order.gas_paid)) == (TX, [TX])
+    recorder.absorb("amm", [OrderReorged("p1-1", TX, 7, BLOCK), other, mined])
+    assert (order.tx_hash, order.block, list(order.gas_paid), order.filled) == ("0xbb", 9, ["0xbb"], 0)
