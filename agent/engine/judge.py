@@ -4,10 +4,12 @@ A repeat is not journaled again. What cannot be booked is not booked: it halts t
 booked and yet too much (more was traded than was ordered) halts the instrument. Pure.
 """
 
-from agent.domain.amount import Amount
+from collections.abc import Sequence
+
+from agent.domain.amount import Amount, rescale_up
 from agent.domain.errors import LedgerError
 from agent.domain.events import FillReversed, GasPaid, OrderAmended, OrderFilled, OrderReorged, OrderReported, VenueStatus
-from agent.domain.order import SETTLED, Order, OrderState, follows
+from agent.domain.order import SETTLED, Fill, Order, OrderState, follows
 from agent.domain.plan import PlaceOrder, SwapBatch
 from agent.engine.state import State
 from agent.ledger.posting import entry
@@ -100,15 +102,22 @@ def contradiction(state: State, event: object) -> str:
     return ""
 
 
-def excess(state: State, order_id: str) -> str:
-    """Whether more was traded than was asked for, by the order or by its parent; empty if not. It is booked all the same."""
+def excess(state: State, order_id: str, coming: Sequence[Fill] = ()) -> str:
+    """Whether more was traded than was asked for, by the order or by its parent; empty if not. It is booked all the same.
+
+    `coming`: fills of this order that are about to be booked.
+    """
     order = state.orders[order_id]
-    plan = order.plan
+    plan, fills = order.plan, (*order.fills, *coming)
     if isinstance(plan, PlaceOrder | SwapBatch):
-        paid, got = sum(fill.paid.units for fill in order.fills), sum(fill.received.units for fill in order.fills)
+        paid, got = sum(fill.paid.units for fill in fills), sum(fill.received.units for fill in fills)
         if paid > plan.sell.units or (plan.side == "buy" and got > plan.buy.units):
             return f"order {order_id} traded {Amount(paid, plan.sell.asset)} -> {Amount(got, plan.buy.asset)}, more than it may"
     parent = state.parents.get(plan.intent_id)
-    if parent is not None and parent.filled > parent.intent.quantity:
-        return f"parent {plan.intent_id} traded {parent.filled} of {parent.intent.quantity}, more than it may"
+    if parent is not None:
+        filled = parent.filled
+        for fill in coming:
+            filled = filled + rescale_up(fill.paid if parent.intent.side == "sell" else fill.received, filled.asset)
+        if filled > parent.intent.quantity:
+            return f"parent {plan.intent_id} traded {filled} of {parent.intent.quantity}, more than it may"
     return ""

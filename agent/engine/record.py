@@ -197,9 +197,19 @@ class Recorder:
         elif isinstance(fact, OrderReported) and fact.block:
             before = self._receipts.pop((venue, fact.tx_hash), {}).values()
         told = [one for one in (*before, fact) if self._is_bookable(venue, one)]
-        self.record([event for one in told for event in (*self._outdone(one), one)])
+        self.record([*(event for one in told for event in (*self._outdone(one), one)), *self._too_much(told)])
         for one in told:
             self._look_at(venue, one)
+
+    def _too_much(self, told: Sequence[PrivateFact]) -> list[Event]:
+        """The halts that belong to these fills, in the same append: a crash in between would leave the excess without one."""
+        fills = [one.fill for one in told if isinstance(one, OrderFilled) and not self._outdone(one)]
+        halts: dict[str, Event] = {}
+        for fill in fills if not self.allow_overfills else ():
+            more = excess(self.state, fill.order_id, [one for one in fills if one.order_id == fill.order_id])
+            if more and fill.instrument not in self.state.halted:
+                halts[fill.instrument] = Halted(fill.instrument, f"{more}; see `isthmus reconcile`")
+        return list(halts.values())
 
     def _awaits_report(self, fact: PrivateFact) -> str:
         """The hash of a transaction whose trades and gas are known and whose block is not yet: all of a receipt is one append.

@@ -209,3 +209,16 @@ def test_of_one_nonce_a_second_block_is_booked_only_after_the_first_is_gone() ->
     assert (order.tx_hash, list(order.gas_paid)) == (TX, [TX])
     recorder.absorb("amm", [OrderReorged("p1-1", TX, 7, BLOCK), other, mined])
     assert (order.tx_hash, order.block, list(order.gas_paid), order.filled) == ("0xbb", 9, ["0xbb"], 0)
+
+
+def test_what_is_too_much_halts_in_the_same_append() -> None:
+    recorder = pen()
+    recorder.absorb("cex", [fill(100, "t1")])
+    before = len(kept(recorder))
+    batches: list[int] = []
+    append = recorder._journal.append
+    recorder._journal.append = lambda at_ns, events: batches.append(len(events)) or append(at_ns, events)  # type: ignore[method-assign, func-returns-value]
+    recorder.absorb("cex", [fill(10, "t2")])
+    assert [type(one.event).__name__ for one in kept(recorder)[before:]] == ["OrderFilled", "Halted"]
+    assert batches == [2]
+    assert BOOK.id in recorder.state.halted
