@@ -33,7 +33,7 @@ Durability = Literal["process", "power"]
 PAGE_ROWS = 1_000
 FREE_MIN = 64 << 20  # bytes of the disk that should be left
 RETRY_PAGES = 100  # of the log, after which a full disk is tried again
-LOG_PAGES_MAX = 1_900  # from here on the writer itself moves the log into the database
+LOG_PAGES_MAX = 1_200  # from here on the writer itself moves the log into the database, so that some 850 pages stay as a reserve
 
 
 class SqliteJournal:
