@@ -228,7 +228,7 @@ class ChainLine:
         facts = [fact for ref in asked for fact in self._certain(ref, height)]
         resting = tuple(one.order_id for one in facts if isinstance(one, OrderReported) and one.state is OrderState.OPEN)
         await asyncio.sleep(weather.dice.seconds(0.0, 0.1))
-        self._asked_at = connects
+        self._asked_at = max(self._asked_at, connects)  # an older question may be answered later
         return Snapshot(AMM, MAIN, balances(wallet), resting, tuple(facts), wallet.nonce, at_ns)
 
     def _certain(self, ref: OrderRef, height: int) -> list[PrivateFact]:

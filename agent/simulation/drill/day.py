@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import msgspec
 
 from agent.domain.errors import JournalError
-from agent.domain.events import Event, Record
 from agent.domain.instrument import Side
 from agent.domain.intent import Intent
 from agent.domain.order import SETTLED
@@ -31,6 +30,7 @@ from agent.simulation.drill.life import BugError, Death, Life
 from agent.simulation.drill.market import EXCHANGES, wish
 from agent.simulation.drill.play import PlayLatch
 from agent.simulation.drill.reckoning import reckon
+from agent.simulation.drill.telling import dump, told
 
 STEP_S = 0.5
 STORM_S = 60  # how long the faults last at most
@@ -158,6 +158,7 @@ class Scene:
             self.life.death.spare()
             doubt_s = await self._quiet()
             await self._reckon()
+            await self._quiet()  # a look may find what must be asked for
             rows = await self._over()
         except OverError:
             await self.life.kill()
@@ -250,6 +251,8 @@ class Scene:
         if self.weather.has("runaway"):
             wishes += [wish(f"run{i}", "3", "sell" if i % 2 else "buy", now_ns + 9 * SECOND) for i in range(20)]
         for one in wishes:
+            if one.intent_id == "dust" and not any(found.is_book for found in self.life.engine.world.market.instruments()):
+                continue  # before a book is listed nobody knows its lot
             try:
                 reasons = await self.life.engine.submit(one)
             except JournalError:
@@ -350,26 +353,6 @@ def records(seed: int, only: Sequence[str] = (), *, is_told: bool = True) -> tup
     except HangError as error:
         scenes[0].laws.broken("flood", str(error))
         return scenes[0].summary(scenes[0].life.journal.remains(is_power_lost=False), 0, 0.0), []
-
-
-def dump(state: State) -> bytes:
-    """Everything that a state holds, as bytes: equal states give equal bytes."""
-    fields = {name: value for name, value in vars(state).items() if name != "ledger"}
-    fields |= {"ledger": state.ledger.lines(), "adopted": sorted(state.adopted), "fills": sorted(state.fills)}
-    fields |= {"nonces": {venue: sorted(used.items()) for venue, used in state.nonces.items()}}
-    return msgspec.json.encode(fields, enc_hook=_plain, order="sorted")
-
-
-def told(record: Record) -> str:
-    """A record in one line."""
-    event: Event = record.event
-    text = msgspec.json.encode(event, enc_hook=_plain).decode()
-    at_s = (record.at_ns - START_NS) / SECOND
-    return f"{record.seq:5} {at_s:8.3f} {type(event).__name__} {text[:900]}"
-
-
-def _plain(value: object) -> object:
-    return sorted(value) if isinstance(value, set | frozenset) else str(value)
 
 
 def _rules(roll: Dice) -> Rules:

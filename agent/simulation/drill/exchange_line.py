@@ -298,7 +298,7 @@ class ExchangeLine:
             is_whole,
         )
         await asyncio.sleep(weather.dice.seconds(0.0, 0.1))
-        self._asked_at = connects
+        self._asked_at = max(self._asked_at, connects)  # an older question may be answered later
         return found
 
     def _balances(self) -> tuple[Amount, ...]:

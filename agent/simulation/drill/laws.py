@@ -138,7 +138,7 @@ class Laws:
                     self._note(event, offset)
                 case OrderFilled(fill=fill) if self._exceeds(fill):
                     self._note(event, offset)
-                    if not self.weather.struck.get("overfill"):
+                    if not self.weather.struck.get("overfill") and not self._has_bust(fill.order_id):
                         self.broken("order-overfilled", f"{fill.order_id} is booked with more than was ordered, by {fill.trade_id}")
                 case FillReversed(order_id=order_id) | OrderReorged(order_id=order_id):
                     self._stood.pop(order_id, None)
@@ -182,6 +182,11 @@ class Laws:
         paid = sum(one.paid.units for one in (*order.fills, fill))
         received = sum(one.received.units for one in (*order.fills, fill))
         return paid > order.plan.sell.units or (order.plan.side == "buy" and received > order.plan.buy.units)
+
+    def _has_bust(self, order_id: str) -> bool:
+        """Whether a trade of this order was taken back: what replaced it may be told first."""
+        trades = (one for exchange in self.exchanges for one in exchange.ledger.trades.values())
+        return any(one.is_busted and one.fill.order_id == order_id for one in trades)
 
     def _approving(self, plan: Plan) -> None:
         line, parent = self.lines[plan.venue], self.state.parents.get(plan.intent_id)
@@ -277,8 +282,7 @@ class Laws:
             order = self.state.orders.get(placed.client_id)
             if placed.client_id.startswith(HAND) or placed.client_id in late or order is None:
                 continue
-            has_bust = any(one.is_busted for one in exchange.ledger.trades.values() if one.fill.order_id == placed.client_id)
-            if not has_bust and _worst(order) < _taken(exchange, placed):
+            if not self._has_bust(placed.client_id) and _worst(order) < _taken(exchange, placed):
                 self.broken("below-truth", f"{placed.client_id} is {order.state} here and may still trade at {venue}")
         for due in exchange.ledger.under_way:
             if due.request is not None and due.request.action == "place":
