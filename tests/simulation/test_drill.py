@@ -28,6 +28,18 @@ MANY = range(20_000)
 TRIES = 24  # days within which a fault that is asked for by name strikes
 ROWS = {"A": 14, "B": 19, "C": 20, "D": 9, "E": 8, "F": 16, "K": 1}  # of the catalogue of faults; K1 is the kill switch
 TOGETHER = {"revived": ("reorg", "reverts")}  # what follows from others
+FOUND = {  # days that once went wrong, and what they taught
+    1956: "a trade is busted in the last look of the day",
+    2492: "killed between a trade that is too much and its halt",
+    2577: "a bust is told after the trade that replaced it",
+    2849: "dust, while no book is listed",
+    3298: "killed between a trade that is too much and its halt",
+    4272: "gas of a second block of one nonce",
+    4308: "gas of a second block of one nonce",
+    4834: "a trade is busted, told again by an older answer, and busted again",
+    5026: "an older question is answered after a newer one",
+    5736: "dust, while no book is listed",
+}
 FIRST = {"revived": 17}  # the seed to begin with, where it takes long until it strikes
 
 HEADS = """
@@ -61,6 +73,11 @@ def test_ordinary_days_break_no_law() -> None:
     assert total.orders > 5 * len(SOME), "the agent trades"
     assert total.fills > 5 * len(SOME)
     assert min(total.kills, total.restarts, total.reorgs) > 0, "and is disturbed"
+
+
+@pytest.mark.parametrize("seed", FOUND, ids=[f"seed_{seed}" for seed in FOUND])
+def test_a_day_that_once_went_wrong(seed: int) -> None:
+    assert play(seed).violations == (), f"{FOUND[seed]}: isthmus simulate --seeds {seed} --trace"
 
 
 @pytest.mark.nightly
