@@ -69,6 +69,7 @@ class Gusts:
         if resting and weather.strikes("overfill"):
             order = roll.pick(resting)
             exchange.overfill(order, order.open_lots + roll.between(1, 100))
+        resting = [one for one in resting if one.open_lots]
         if resting and roll.chance(0.1) and weather.strikes("late-fill"):  # the exchange takes it back, and it trades all the same
             order = roll.pick(resting)
             exchange.trade_after_end(order, roll.between(1, order.open_lots), roll.between(SECOND // 10, 5 * SECOND))

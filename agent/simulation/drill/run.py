@@ -65,4 +65,8 @@ def quiet() -> None:
 
 
 def _play(work: tuple[int, tuple[str, ...]]) -> Day:
-    return play(*work)
+    try:
+        return play(*work)
+    except BaseException as error:
+        error.add_note(f"repeat with: isthmus simulate --seeds {work[0]}")
+        raise
