@@ -207,10 +207,10 @@ def _order_breaks(
     said = {fact.order_id: fact.state for fact in shot.facts if isinstance(fact, OrderReported)}
     for order in still:
         if shot.is_orders_whole and _should_rest(order, shot) and order.order_id not in shot.open_orders:
-            state = said.get(order.order_id, OrderState.OPEN)
-            cause = (
-                "is open here, the venue does not hold it" if state is OrderState.OPEN else f"is open here, the venue says {state}"
-            )
+            state = said.get(order.order_id)
+            if state in RESTING:
+                continue  # asked for by name it says that it rests: a list may be short, an answer is not
+            cause = "is open here, the venue does not hold it" if state is None else f"is open here, the venue says {state}"
             yield Break(shot.account, shot.venue, f"{ORDER_BREAK}{order.order_id}", one, none, cause, about="order")
 
 

@@ -193,7 +193,8 @@ class Chain:
         needed = [fee * REPLACE_PER_MILLE for fee in (rival.body.fee_max, rival.body.tip)]
         offered = [fee * 1_000 for fee in (tx.body.fee_max, tx.body.tip)]
         is_short = any(bid < ask for bid, ask in zip(offered, needed, strict=True))
-        if is_short and (not rival.body.order_id or tx.hash in self.ledger.held):
+        is_older = tx.body.order_id == rival.body.order_id and tx.body.fee_max < rival.body.fee_max
+        if is_short and (not rival.body.order_id or is_older or tx.hash in self.ledger.held):
             raise NodeError("replacement transaction underpriced")  # of a stranger nobody knows; and the same bytes may come late
         if is_short:
             self.ledger.blunders.append(f"{tx.body.order_id} outbids {rival.body.order_id} by too little")
