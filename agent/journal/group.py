@@ -8,6 +8,7 @@ nothing more is taken.
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from agent.domain.errors import JournalError
@@ -21,11 +22,12 @@ class GroupCommit:
     """One thread that writes what piled up while the write before was under way. Fail-stop, see above.
 
     `write` is called in that thread with rows in the order of their numbers and returns when they are safe. It raises JournalError
-    or OSError; what else it raises stops the journal as well. Everything else is for the thread of the loop, one loop at a time.
+    or OSError; what else it raises stops the journal as well. `tidy` is called there with the last row when everyone was told, and
+    raises the same. Everything else is for the thread of the loop, one loop at a time.
     """
 
-    def __init__(self, write: Callable[[Sequence[Row]], None], name: str) -> None:
-        self._write, self._name = write, name
+    def __init__(self, write: Callable[[Sequence[Row]], None], name: str, tidy: Callable[[Row], None] = lambda _: None) -> None:
+        self._write, self._tidy, self._name = write, tidy, name
         self._guard = threading.Lock()  # over what both threads change
         self._settled = threading.Condition(self._guard)
         self._bell = threading.Lock()  # free while the thread has something to do: cheaper to ring than a condition
@@ -123,17 +125,25 @@ class GroupCommit:
                 rows, self._rows, self._bytes = self._rows, [], 0
             if not rows:
                 return  # rung to close
-            failure = f"the thread {self._name} broke down"
-            try:
-                self._write(rows)
-                failure = ""
-            except (JournalError, OSError) as e:
-                failure = str(e) or type(e).__name__
-            finally:
-                self._settle(rows[-1].seq, failure)
+            last = rows[-1]
+            self._attempt(partial(self._write, rows), last.seq)
+            if not self._failure:
+                self._attempt(partial(self._tidy, last), last.seq)
             with self._guard:
                 if self._is_closing and not self._rows:
                     return
+
+    def _attempt(self, work: Callable[[], None], seq: int) -> None:
+        """Does it, and tells everyone when that makes more of the records safe, or when it failed."""
+        failure = f"the thread {self._name} broke down"
+        try:
+            work()
+            failure = ""
+        except (JournalError, OSError) as e:
+            failure = str(e) or type(e).__name__
+        finally:
+            if failure or seq > self._secured:
+                self._settle(seq, failure)
 
     def _settle(self, seq: int, failure: str) -> None:
         """Tell everyone who waited: one wake-up of the loop for the whole write."""

@@ -189,7 +189,7 @@ class SqliteJournal:
         self._back = store.connect(self.path, is_synced=True)
         self._back.execute("PRAGMA wal_autocheckpoint = 0")
         if durability == "power":
-            self._commit = GroupCommit(self._write, "journal")
+            self._commit = GroupCommit(self._write, "journal", self._tidy)
             return
         self._db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}")
         self._log = os.open(store.log_path(self.path), os.O_RDWR)
@@ -245,7 +245,14 @@ class SqliteJournal:
         try:
             store.insert(self._back, rows)
             self._pages += store.pages_of(rows)
-            self._keep(rows[-1].seq, rows[-1].hash)
+        except ERRORS as e:
+            raise JournalError(_failure(self._back, e)) from e
+
+    def _tidy(self, last: Row) -> None:
+        """After that, while others go on already: the head is kept, and the log moved when there is enough of it."""
+        assert self._back is not None
+        try:
+            self._keep(last.seq, last.hash)
             self._move()
         except ERRORS as e:
             raise JournalError(_failure(self._back, e)) from e
