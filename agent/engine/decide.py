@@ -20,8 +20,8 @@ from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.schedule import due
 from agent.market.view import View
 from agent.risk.gate import refuse_intent
-from agent.routing.problem import Rules as RouteRules
 from agent.routing.split import NoRoute, Route, split
+from agent.routing.terms import Rules as RouteRules
 
 REFUSALS_MAX = 3  # orders in a row that risk refuses before the parent is given up
 FAILURES_MAX = 3  # orders in a row that a venue rejects or reverts before the parent goes on without it

@@ -22,6 +22,16 @@ class GasPrice(msgspec.Struct, frozen=True):
     batch_gas: int = BATCH_GAS
 
 
+class Charge(msgspec.Struct, frozen=True):
+    """What trading at a source costs beyond its fee, by experience or by convention: millionths of the quote value, and why.
+
+    It weighs in the search and in every comparison; what is received and paid is never changed by it.
+    """
+
+    pips: int
+    why: str
+
+
 def gas_up(gas: int, price: GasPrice, quote: Asset) -> Amount:
     """What `gas` units of gas cost, in `quote` (the quote group), rounded up."""
     top = gas * price.wei_per_gas * price.quote_per_native.num * 10**quote.decimals

@@ -97,6 +97,19 @@ def pool_curve(state: ConstantProduct | Concentrated, found: Instrument, side: S
     return Curve(False, us, bases, quotes, slopes)
 
 
+def charged(curve: Curve, pips: int, side: Side) -> Curve:
+    """The same source with every price worse by so many millionths."""
+    factor = 1 - pips / PIPS if side == "sell" else 1 + pips / PIPS
+    wide = 1 / sqrt(factor)
+    return Curve(
+        curve.is_book,
+        [u * wide for u in curve.u],
+        curve.base,
+        [quote * factor for quote in curve.quote],
+        [slope / wide for slope in curve.slope],
+    )
+
+
 def floored(curve: Curve, base: float) -> Curve:
     """The same book, of which `base` coins are traded in any case: they come before every price."""
     first = bisect_left(curve.base, base)

@@ -13,9 +13,10 @@ from agent.domain.price import Price
 from agent.liquidity.depth import Depth, buy_lots, sell_lots
 from agent.market.view import Source
 from agent.routing.cost import after_fee
-from agent.routing.fill import IN, OUT, Filling, fill
-from agent.routing.problem import Order, Task, levels, locked, most_lots, scale, worst_touched
+from agent.routing.fill import IN, OUT, Costs, Filling, bounds_of, fill
+from agent.routing.problem import Task
 from agent.routing.search import Choice
+from agent.routing.terms import Order, levels, locked, most_lots, scale, worst_touched
 
 _EDGE = 1 - 1e-9  # the end of a pool's known liquidity in floats, so that the exact pool surely reaches it
 
@@ -139,11 +140,16 @@ def _pools(task: Task, choice: Choice, bases: dict[int, int]) -> None:
 
 
 def _again(task: Task, choice: Choice, pools: list[int], quantity: float) -> list[float] | None:
-    """The pools' own best split of `quantity` coins, once the books are in whole lots."""
-    problem = msgspec.structs.replace(task.problem, quantity=quantity)
-    last = len(problem.curves) - 1
+    """The pools' own best split of `quantity` coins, once the books are in whole lots. Their gas is paid already."""
+    if quantity <= 0:
+        return None
+    problem, last = task.problem, len(task.problem.curves) - 1
+    free = msgspec.structs.replace(problem, quantity=quantity, gas=[0.0] * (last + 1))
+    if not choice.filling.capped:
+        found = task.search(free, Costs([], task.costs.least), [i for i in range(last) if i not in pools])
+        return found.base if found else None
     state = [IN if i in pools else choice.state[i] if i == last else OUT for i in range(last + 1)]
-    filling = fill(problem, state, problem.curves) if quantity > 0 else None
+    filling = fill(free, bounds_of(free), state, problem.curves)
     return filling.base if filling else None
 
 

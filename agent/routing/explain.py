@@ -9,8 +9,9 @@ from agent.domain.plan import Reason
 from agent.routing.curve import price_at
 from agent.routing.exact import Leg
 from agent.routing.fill import FLOORED
-from agent.routing.problem import Task, scale
+from agent.routing.problem import Task
 from agent.routing.search import Choice
+from agent.routing.terms import scale
 
 WORSE_PRICE = "WORSE_PRICE"
 GAS_NOT_EARNED = "GAS_NOT_EARNED"

@@ -12,7 +12,7 @@ from math import inf
 import msgspec
 
 from agent.domain.instrument import Side
-from agent.routing.curve import Curve, price_at, quote_for, supply, supply_before
+from agent.routing.curve import Curve, price_at, quote_for, supply, supply_before, threshold
 
 # shut; opens by itself; gas is paid; trades at least its minimum; opens too easily, for the bound
 OUT, GATED, IN, FLOORED, FREE = -1, 0, 1, 2, 3
@@ -23,8 +23,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     `gas[i]` is what using source i costs beside its price, `opens[i]` its threshold. `groups`: the sources of one balance, `caps`:
     what it holds: base when selling, quote when buying; `draws[i]` is how much of it one quote coin after fee takes when buying.
-    `loose` and `opens_loose` are the same for pools in state FREE: gas by a factor that is surely too small, and its thresholds.
-    `points` are all breakpoints and thresholds, rising. The last source is the rest that stays untraded: it takes anything, badly.
+    The last source is the rest that stays untraded: it takes anything, badly.
     """
 
     side: Side
@@ -35,9 +34,13 @@ class Problem(msgspec.Struct, frozen=True):
     groups: list[list[int]]
     caps: list[float]
     draws: list[float]
-    points: list[float]
-    loose: float
-    opens_loose: list[float]
+
+
+class Costs(msgspec.Struct, frozen=True):
+    """What is fixed: the pools of each chain with the cost of a batch there, and each source's least base amount (books only)."""
+
+    chains: list[tuple[list[int], float]]
+    least: list[float]
 
 
 class Filling(msgspec.Struct, frozen=True):
@@ -57,16 +60,37 @@ class _Stop(msgspec.Struct, frozen=True):
     torn: list[int]
 
 
-def fill(problem: Problem, state: Sequence[int], curves: Sequence[Curve]) -> Filling | None:
+class Bounds(msgspec.Struct, frozen=True):
+    """What the search needs when balances run out. `points`: all breakpoints and thresholds, rising, up to the rest's price.
+
+    `loose` and `opens` are for pools in state FREE: gas by a factor that is surely too small, and its thresholds.
+    """
+
+    points: list[float]
+    loose: float
+    opens: list[float]
+
+
+def bounds_of(problem: Problem) -> Bounds:
+    """Buying: no balance's own marginal price is below the best price, nor the common one above the rest's."""
+    curves, end, loose, opens = problem.curves, problem.curves[-1].u[0], 1.0, problem.opens
+    if problem.side == "buy" and len(curves) > 1:
+        loose = min(price_at(curve.u[0]) for curve in curves[:-1]) / price_at(end)
+        opens = [threshold(c, gas * loose, problem.side) for c, gas in zip(curves[:-1], problem.gas[:-1], strict=True)] + [end]
+    breaks = (u for curve in curves for u in curve.u)
+    return Bounds(sorted({u for u in (*breaks, *problem.opens, *opens) if u < end} | {end}), loose, opens)
+
+
+def fill(problem: Problem, bounds: Bounds, state: Sequence[int], curves: Sequence[Curve]) -> Filling | None:
     """The best split for these states, or None if what is forced in already exceeds the quantity or a balance.
 
     `curves` are the problem's, some of them floored.
     """
-    points, stops = problem.points, {}
+    points, stops = bounds.points, dict[int, _Stop]()
     live = [[i for i in group if state[i] != OUT and curves[i].u] for group in problem.groups]
     if any(curves[i].u[0] == -inf for group in live for i in group):
         points = [-inf, *points]
-    gate = [_gate(problem, i, now) for i, now in enumerate(state)]
+    gate = [_gate(problem, bounds, i, now) for i, now in enumerate(state)]
     for number, group in enumerate(live):
         cap = problem.caps[number]
         if cap == inf or not group:
@@ -80,7 +104,7 @@ def fill(problem: Problem, state: Sequence[int], curves: Sequence[Curve]) -> Fil
     return _join(problem, curves, gate, live, stops, points)
 
 
-def value(problem: Problem, filling: Filling, state: Sequence[int], curves: Sequence[Curve]) -> float:
+def value(problem: Problem, bounds: Bounds, filling: Filling, state: Sequence[int], curves: Sequence[Curve]) -> float:
     """Its worth in quote coins after gas, negative when buying. Torn pools count at the marginal price: then it is a bound."""
     sign = 1 if problem.side == "sell" else -1
     total = 0.0
@@ -92,14 +116,19 @@ def value(problem: Problem, filling: Filling, state: Sequence[int], curves: Sequ
         if state[i] == IN or (state[i] == GATED and base > 0 and i not in filling.torn):
             total -= problem.gas[i]
         elif state[i] == FREE and base > 0 and i not in filling.torn:
-            total -= problem.gas[i] * problem.loose
+            total -= problem.gas[i] * bounds.loose
     return total
 
 
-def _gate(problem: Problem, i: int, now: int) -> float:
+def drawn(problem: Problem, i: int, base: float) -> float:
+    """What source i takes from its balance for `base` coins: base when selling, quote when buying."""
+    return _use(problem, problem.curves[i], i, base, problem.side == "buy")
+
+
+def _gate(problem: Problem, bounds: Bounds, i: int, now: int) -> float:
     if now == GATED:
         return problem.opens[i]
-    return problem.opens_loose[i] if now == FREE else -inf
+    return bounds.opens[i] if now == FREE else -inf
 
 
 def _join(

@@ -1,278 +1,149 @@
 """From a view to the search's problem: which sources take part, their curves, their fixed costs and the balances they draw on."""
 
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import inf
 
 import msgspec
 
 from agent.domain.amount import Amount, Asset
-from agent.domain.instrument import PIPS, Instrument, Side
 from agent.domain.plan import Reason
-from agent.domain.price import Price, decimal_of, worse_by
-from agent.liquidity.depth import Depth
-from agent.market.view import Source, chain_of
+from agent.domain.price import Price
+from agent.market.view import Source
 from agent.routing.cost import GasPrice, gas_up
-from agent.routing.curve import Curve, book_curve, cut, pool_curve, price_at, root, threshold, worst_ticks
-from agent.routing.fill import Problem
-from agent.routing.search import Costs
+from agent.routing.curve import Curve, cut, root
+from agent.routing.fill import Costs, Problem
+from agent.routing.memo import Memo, Shape
+from agent.routing.search import Search
+from agent.routing.terms import Order, Terms, most_lots
 
 NO_CAPACITY = "NO_CAPACITY"
 NO_GAS_PRICE = "NO_GAS_PRICE"
-BAD_DECIMALS = "BAD_DECIMALS"
-BEYOND_LIMIT = "BEYOND_LIMIT"
 BELOW_MINIMUM = "BELOW_MINIMUM"
 
 _ROOM = 1 + 1e-12  # a balance in floats, so that using all of it is not one rounding too much
-
-
-class Rules(msgspec.Struct, frozen=True):
-    """The trader's settings for routes.
-
-    `legs_max`: pieces of one route. `improvement_bps_min`: a piece that brings less than this of the whole is left out.
-    `reserve_bps`: buying, how much of a balance is kept for slippage, as an order locks it at its limit. `rest_bps`: how far from
-    the middle (gas included) trading still beats leaving a rest; where the order has no limit, half or double the middle.
-    """
-
-    legs_max: int = 12
-    improvement_bps_min: float = 0.0
-    reserve_bps: int = 10
-    rest_bps: int = 1_000
-
-
-class Order(msgspec.Struct, frozen=True):
-    """What is to be routed: `quantity` of the base group, for `quote` (the group). `limit`: before gas and a book's fee."""
-
-    side: Side
-    quantity: Amount
-    quote: Asset
-    mid: Price
-    limit: Price | None
-    rules: Rules
-
-    @property
-    def rest(self) -> Price:
-        """What a coin that stays untraded is worth: so bad that everything within the limit is better."""
-        selling = self.side == "sell"
-        if self.limit is None:
-            return Price(self.mid.num, self.mid.den * 2) if selling else Price(self.mid.num * 2, self.mid.den)
-        far = worse_by(self.mid, self.rules.rest_bps, selling=selling)
-        return min(far, self.limit) if selling else max(far, self.limit)
 
 
 class Task(msgspec.Struct, frozen=True):
     """The problem with what its numbers stand for: `sources[i]` belongs to curve i. `budgets`: each group's balance in units."""
 
     order: Order
+    rest: Price
     sources: tuple[Source, ...]
+    terms: list[Terms]
     problem: Problem
     costs: Costs
     assets: list[Asset | None]
     budgets: list[int | None]
     rejected: tuple[Reason, ...]
+    search: Search
 
 
-def pose(order: Order, sources: Sequence[Source], capacity: Mapping[str, Amount] | None, gas: Mapping[int, GasPrice]) -> Task:
+def pose(
+    order: Order,
+    sources: Sequence[Source],
+    capacity: Mapping[str, Amount] | None,
+    gas: Mapping[int, GasPrice],
+    memo: Memo | None = None,
+) -> Task:
     """`capacity` None: as if every balance were endless."""
+    memo, rest = memo or Memo(), order.rest
+    worst = rest if order.limit is None else order.limit
+    frame = memo.frame(order, sources, worst)
     used: list[Source] = []
-    curves: list[Curve] = []
+    terms: list[Terms] = []
+    shapes: list[Shape] = []
+    alone: list[bool] = []
     rejected: list[Reason] = []
-    sharing = Counter(given(source.instrument, order.side).id for source in sources)
-    for source in sources:
-        curve = _refusal(order, source, capacity, gas) or _curve(order, source, capacity, _is_alone(order, source, sharing))
-        if isinstance(curve, Reason):
-            rejected.append(curve)
+    for source, one, is_alone in zip(sources, frame.terms, frame.alone, strict=True):
+        shape = _refusal(one, capacity, gas) or memo.shape(order, source, one, worst)
+        if one.is_book and isinstance(shape, Shape):
+            shape = _reach(order, source, one, shape, capacity if is_alone else None)
+        if isinstance(shape, Reason):
+            rejected.append(shape)
         else:
             used.append(source)
-            curves.append(curve)
-    legs = [_leg_gas(order, source.instrument, gas) for source in used]
-    opens = [threshold(curve, cost, order.side) for curve, cost in zip(curves, legs, strict=True)]
-    end = root(float(decimal_of(order.rest)), order.side)
-    loose, opens_loose = _loose(order, curves, legs, opens)
-    breaks = (u for curve in curves for u in curve.u)
-    points = sorted({u for u in (*breaks, *opens, *opens_loose) if u < end} | {end})
-    groups, assets = _groups(order, used)
-    budgets = [capacity[asset.id].units if capacity is not None and asset else None for asset in assets]
-    own = {given(s.instrument, order.side).id for s in used if s.instrument.is_book and _is_alone(order, s, sharing)}
-    caps = [
-        inf if units is None or asset is None or asset.id in own else _float(units, asset) * _ROOM
-        for units, asset in zip(budgets, assets, strict=True)
-    ]
-    rest = Curve(True, [end], [inf], [inf], [0.0])
-    quantity = _float(order.quantity.units, order.quantity.asset)
-    draws = [_draw(order, source.instrument) for source in used]
+            terms.append(one)
+            shapes.append(shape)
+            alone.append(is_alone and one.is_book)
+    legs = _leg_gas(order, terms, gas)
+    opens = [memo.opens(one.id, shape.curve, cost, order.side) for one, shape, cost in zip(terms, shapes, legs, strict=True)]
+    end = root(rest.num / rest.den, order.side)
+    groups, assets, budgets, caps = _balances(terms, alone, capacity)
     problem = Problem(
         order.side,
-        quantity,
-        [*curves, rest],
+        order.quantity.units / 10**order.quantity.asset.decimals,
+        [*[shape.curve for shape in shapes], Curve(True, [end], [inf], [inf], [0.0])],
         [*legs, 0.0],
         [*opens, end],
         groups,
         caps,
-        [*draws, 0.0],
-        points,
-        loose,
-        [*opens_loose, end],
+        [*[one.draw for one in terms], 0.0],
     )
-    least = [_least(order, source) for source in used]
-    costs = Costs(
-        _chains(order, used, gas),
-        [*(lots * _float(s.instrument.lot_units, s.instrument.base) for lots, s in zip(least, used, strict=True)), 0.0],
-    )
-    return Task(order, tuple(used), problem, costs, assets, budgets, tuple(rejected))
+    costs = Costs(_chains(order, terms, gas), [*[shape.least * one.lot for one, shape in zip(terms, shapes, strict=True)], 0.0])
+    return Task(order, rest, tuple(used), terms, problem, costs, assets, budgets, tuple(rejected), memo.search)
 
 
-def scale(order: Order, found: Instrument) -> int:
-    """Base group units in one unit of the instrument's base."""
-    power: int = 10 ** (order.quantity.asset.decimals - found.base.decimals)
-    return power
-
-
-def given(found: Instrument, side: Side) -> Asset:
-    """What leaves the account."""
-    return found.base if side == "sell" else found.quote
-
-
-def levels(source: Source, side: Side) -> tuple[tuple[int, int], ...]:
-    """The side of a book that an order takes from."""
-    assert isinstance(source.state, Depth), "only books have levels"
-    return source.state.bids if side == "sell" else source.state.asks
-
-
-def worst_touched(side: Sequence[tuple[int, int]], lots: int) -> int:
-    """The ticks of the worst level that `lots` touch; of the last one where they are too many."""
-    for ticks, size in side:
-        lots -= size
-        if lots <= 0:
-            return ticks
-    return side[-1][0]
-
-
-def locked(order: Order, found: Instrument, ticks: int, lots: int) -> int:
-    """What buying on a book locks, rounded up: all of it at the worst tick, slippage included; never beyond the limit."""
-    ticks = -(-ticks * (10_000 + order.rules.reserve_bps) // 10_000)
-    if order.limit is not None:
-        ticks = min(ticks, worst_ticks(found, order.side, order.limit))
-    return int(-(-ticks * found.tick_units * lots * found.lot_units // 10**found.base.decimals))
-
-
-def most_lots(order: Order, source: Source, lots: int, budget: int) -> int:
-    """The most lots, up to `lots`, that a balance of `budget` units pays for on a book."""
-    found = source.instrument
-    if order.side == "sell":
-        return min(lots, max(budget, 0) // found.lot_units)
-    side = levels(source, order.side)
-    if locked(order, found, worst_touched(side, lots), lots) <= budget:
-        return lots
-    return bisect_right(range(lots), budget, key=lambda n: locked(order, found, worst_touched(side, n), n)) - 1
-
-
-def _refusal(order: Order, source: Source, capacity: Mapping[str, Amount] | None, gas: Mapping[int, GasPrice]) -> Reason | None:
-    found = source.instrument
-    if found.base.decimals > order.quantity.asset.decimals or found.quote.decimals > order.quote.decimals:
-        return Reason(BAD_DECIMALS, f"{found.id}: counts finer than the order does; state the order in more decimals")
-    asset = given(found, order.side)
-    if capacity is not None and (asset.id not in capacity or capacity[asset.id].units <= 0):
-        return Reason(NO_CAPACITY, f"{found.id}: the account has no {asset.id} to give there")
-    if not found.is_book and chain_of(found) not in gas:
-        return Reason(NO_GAS_PRICE, f"{found.id}: the price of gas on its chain is not known")
+def _refusal(terms: Terms, capacity: Mapping[str, Amount] | None, gas: Mapping[int, GasPrice]) -> Reason | None:
+    if terms.trouble is not None:
+        return terms.trouble
+    if capacity is not None:
+        held = capacity.get(terms.given_id)
+        if held is None or held.units <= 0:
+            return Reason(NO_CAPACITY, f"{terms.id}: the account has no {terms.given_id} to give there")
+    if not terms.is_book and terms.chain not in gas:
+        return Reason(NO_GAS_PRICE, f"{terms.id}: the price of gas on its chain is not known")
     return None
 
 
-def _is_alone(order: Order, source: Source, sharing: Mapping[str, int]) -> bool:
-    """Whether nobody else draws on a source's balance: then a book can simply end where its balance does."""
-    return sharing[given(source.instrument, order.side).id] == 1
+def _reach(order: Order, source: Source, terms: Terms, shape: Shape, capacity: Mapping[str, Amount] | None) -> Shape | Reason:
+    """A book as far as a balance goes that it draws on alone: there it can simply end, in exact lots."""
+    if capacity is not None:
+        lots = most_lots(order, source, shape.lots, capacity[terms.given_id].units)
+        if lots < shape.lots:
+            shape = Shape(cut(shape.curve, lots * terms.lot), lots, shape.least)
+        if not shape.curve.u:
+            return Reason(NO_CAPACITY, f"{terms.id}: the account has less than a lot to give there")
+    if shape.least * terms.lot > shape.curve.base[-1] * _ROOM:
+        return Reason(BELOW_MINIMUM, f"{terms.id}: what it shows, or what the account has there, is below its minimum order")
+    return shape
 
 
-def _within(order: Order, source: Source, curve: Curve, budget: int) -> Curve:
-    """A book as far as its own balance goes, in exact lots."""
-    found = source.instrument
-    known = sum(lots for _, lots in levels(source, order.side)[: len(curve.u)])
-    lots = most_lots(order, source, known, budget)
-    return curve if lots == known else cut(curve, _float(lots * found.lot_units, found.base))
-
-
-def _curve(order: Order, source: Source, capacity: Mapping[str, Amount] | None, alone: bool) -> Curve | Reason:
-    found, state = source.instrument, source.state
-    if isinstance(state, Depth):
-        curve = book_curve(levels(source, order.side), found, order.side, order.limit)
-        if curve.u and alone and capacity is not None:
-            curve = _within(order, source, curve, capacity[given(found, order.side).id].units)
-            if not curve.u:
-                return Reason(NO_CAPACITY, f"{found.id}: the account has less than a lot to give there")
-        if curve.u and _least(order, source) * _float(found.lot_units, found.base) > curve.base[-1] * _ROOM:
-            return Reason(BELOW_MINIMUM, f"{found.id}: what it shows, or what the account has there, is below its minimum order")
-    else:
-        curve = pool_curve(state, found, order.side, float(decimal_of(order.limit or order.rest)))
-    if not curve.u:
-        return Reason(BEYOND_LIMIT, f"{found.id}: its best price is already beyond the limit {order.limit or order.rest}")
-    return curve
-
-
-def _least(order: Order, source: Source) -> int:
-    """The fewest lots that reach a book's minimum order value at the worst tick that they touch, slippage included; 0 for pools."""
-    found = source.instrument
-    if not found.is_book:
-        return 0
-    last = None if order.limit is None else worst_ticks(found, order.side, order.limit)
-    slipped = 10_000 - order.rules.reserve_bps if order.side == "sell" else 10_000
-    known = 0
-    for ticks, lots in levels(source, order.side):
-        worst = ticks if last is None or order.side == "buy" else max(last, ticks * slipped // 10_000)
-        unit = worst * found.tick_units * found.lot_units
-        need = max(-(-found.notional_min * 10**found.base.decimals // unit) if unit else 1, 1)
-        if need <= known + lots:
-            return max(need, known + 1)
-        known += lots
-    return known + 1
-
-
-def _loose(order: Order, curves: Sequence[Curve], legs: Sequence[float], opens: list[float]) -> tuple[float, list[float]]:
-    """Buying: no balance's own marginal price is below the best price, nor the common one above the rest's."""
-    if order.side == "sell" or not curves:
-        return 1.0, opens
-    loose = min(price_at(curve.u[0]) for curve in curves) / float(decimal_of(order.rest))
-    return loose, [threshold(curve, gas * loose, order.side) for curve, gas in zip(curves, legs, strict=True)]
-
-
-def _leg_gas(order: Order, found: Instrument, gas: Mapping[int, GasPrice]) -> float:
-    if found.is_book or not found.gas:
-        return 0.0
-    chain_id = chain_of(found)
-    assert chain_id is not None, "pools without a chain were refused"
-    return _float(gas_up(found.gas, gas[chain_id], order.quote).units, order.quote)
-
-
-def _chains(order: Order, used: Sequence[Source], gas: Mapping[int, GasPrice]) -> list[tuple[list[int], float]]:
-    pools: dict[int, list[int]] = {}
-    for i, source in enumerate(used):
-        chain_id = None if source.instrument.is_book else chain_of(source.instrument)
-        if chain_id is not None:
-            pools.setdefault(chain_id, []).append(i)
-    return [
-        (members, _float(gas_up(gas[chain_id].batch_gas, gas[chain_id], order.quote).units, order.quote))
-        for chain_id, members in pools.items()
-    ]
-
-
-def _groups(order: Order, used: Sequence[Source]) -> tuple[list[list[int]], list[Asset | None]]:
-    found: dict[str, list[int]] = {}
+def _balances(
+    terms: Sequence[Terms], alone: Sequence[bool], capacity: Mapping[str, Amount] | None
+) -> tuple[list[list[int]], list[Asset | None], list[int | None], list[float]]:
+    """(sources of each balance, its asset, units, coins). A book that draws on one alone is cut already. The rest is last."""
+    groups: dict[str, list[int]] = {}
+    for i, one in enumerate(terms):
+        groups.setdefault(one.given_id, []).append(i)
     assets: list[Asset | None] = []
-    for i, source in enumerate(used):
-        asset = given(source.instrument, order.side)
-        if asset.id not in found:
-            found[asset.id] = []
-            assets.append(asset)
-        found[asset.id].append(i)
-    return [*found.values(), [len(used)]], [*assets, None]
+    budgets: list[int | None] = []
+    caps: list[float] = []
+    for name, members in groups.items():
+        asset = terms[members[0]].given
+        units = None if capacity is None else capacity[name].units
+        assets.append(asset)
+        budgets.append(units)
+        caps.append(inf if units is None or alone[members[0]] else units / 10**asset.decimals * _ROOM)
+    return [*groups.values(), [len(terms)]], [*assets, None], [*budgets, None], [*caps, inf]
 
 
-def _draw(order: Order, found: Instrument) -> float:
-    keep = 1 - found.fee_pips / PIPS if found.is_book else 1.0
-    return keep * (1 + order.rules.reserve_bps / 10_000)
+def _leg_gas(order: Order, terms: Sequence[Terms], gas: Mapping[int, GasPrice]) -> list[float]:
+    """What a leg adds to its chain's batch, in quote coins."""
+    coin, known = 10**order.quote.decimals, dict[tuple[int | None, int], float]()
+    legs: list[float] = []
+    for one in terms:
+        key = one.chain, one.found.gas
+        if one.chain is not None and one.found.gas and key not in known:
+            known[key] = gas_up(one.found.gas, gas[one.chain], order.quote).units / coin
+        legs.append(known.get(key, 0.0))
+    return legs
 
 
-def _float(units: int, asset: Asset) -> float:
-    coin: int = 10**asset.decimals
-    return units / coin
+def _chains(order: Order, terms: Sequence[Terms], gas: Mapping[int, GasPrice]) -> list[tuple[list[int], float]]:
+    """The pools of each chain, and what a batch there costs once."""
+    pools: dict[int, list[int]] = {}
+    for i, one in enumerate(terms):
+        if one.chain is not None:
+            pools.setdefault(one.chain, []).append(i)
+    coin = 10**order.quote.decimals
+    return [(members, gas_up(gas[c].batch_gas, gas[c], order.quote).units / coin) for c, members in pools.items()]

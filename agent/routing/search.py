@@ -5,16 +5,20 @@ decide about that one pool, in or out, and solve again; give up a branch whose b
 below its minimum is decided in the same way. Dropping what does not pay, one by one, is simpler and wrong: 72 bps with dear gas.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import product
+from math import inf
 
 import msgspec
 
+from agent.routing import kernel
 from agent.routing.curve import Curve, floored
-from agent.routing.fill import FLOORED, FREE, GATED, IN, OUT, Filling, Problem, fill, value
+from agent.routing.fill import FLOORED, FREE, GATED, IN, OUT, Bounds, Costs, Filling, Problem, bounds_of, drawn, fill, value
+from agent.routing.kernel import NODES_MAX, TIE, Found
 
-NODES_MAX = 400  # of one search; the best answer found until then stands
-_TIE = 1e-13
+ENOUGH = 1 - 1e-12  # of a minimum, in floats
+
+Search = Callable[[Problem, Costs, Collection[int]], Found | None]
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -25,16 +29,17 @@ class Choice(msgspec.Struct, frozen=True):
     state: tuple[int, ...]
 
 
-class Costs(msgspec.Struct, frozen=True):
-    """What is fixed: the pools of each chain with the cost of a batch there, and each source's least base amount (books only)."""
+def choose(problem: Problem, costs: Costs, out: frozenset[int] = frozenset(), search: Search = kernel.search) -> Choice | None:
+    """The best split without the sources in `out`, over every set of chains that may be used.
 
-    chains: list[tuple[list[int], float]]
-    least: list[float]
-
-
-def choose(problem: Problem, costs: Costs, out: frozenset[int] = frozenset()) -> Choice | None:
-    """The best split without the sources in `out`, over every set of chains that may be used."""
+    Mostly no balance runs out and no book is below its minimum; then the everyday search has the answer. Otherwise all that it
+    leaves out is looked at. `search`: the everyday search, plain or compiled.
+    """
+    found = search(problem, costs, out)
+    if found is not None and _fits(problem, costs, found.base):
+        return Choice(found.worth, Filling(found.base, [found.u] * len(found.base), [], []), tuple(found.state))
     best: Choice | None = None
+    bounds = bounds_of(problem)
     for uses in product((True, False), repeat=len(costs.chains)):
         shut, fixed = set(out), 0.0
         for used, (pools, batch) in zip(uses, costs.chains, strict=True):
@@ -42,26 +47,37 @@ def choose(problem: Problem, costs: Costs, out: frozenset[int] = frozenset()) ->
                 fixed += batch
             else:
                 shut.update(pools)
-        best = _search(problem, costs, shut, fixed, best)
+        best = _search(problem, costs, bounds, shut, fixed, best)
     return best
 
 
-def _search(problem: Problem, costs: Costs, shut: set[int], fixed: float, best: Choice | None) -> Choice | None:
+def _fits(problem: Problem, costs: Costs, base: Sequence[float]) -> bool:
+    """Whether a split keeps within every balance and above every minimum."""
+    for amount, least in zip(base, costs.least, strict=True):
+        if 0.0 < amount < least * ENOUGH:
+            return False
+    for group, cap in zip(problem.groups, problem.caps, strict=True):
+        if cap < inf and sum(drawn(problem, i, base[i]) for i in group) > cap:
+            return False
+    return True
+
+
+def _search(problem: Problem, costs: Costs, bounds: Bounds, shut: set[int], fixed: float, best: Choice | None) -> Choice | None:
     start = tuple(OUT if i in shut else IN if gas <= 0 and not c.is_book else GATED for i, (gas, c) in _each(problem))
     stack, nodes = [start], 0
     while stack and nodes < NODES_MAX:
         state = stack.pop()
         nodes += 1
         curves = _curves(problem, costs, state)
-        filling = fill(problem, state, curves)
+        filling = fill(problem, bounds, state, curves)
         if filling is None:
             continue
         relaxed = _relaxed(problem, filling, state)
         if relaxed != state:
             stack.append(relaxed)
             continue
-        worth = value(problem, filling, state, curves) - fixed
-        if best is not None and worth <= best.worth + _TIE * abs(best.worth):
+        worth = value(problem, bounds, filling, state, curves) - fixed
+        if best is not None and worth <= best.worth + TIE * abs(best.worth):
             continue
         branches = _branches(costs, filling, state)
         stack.extend(branches)
@@ -97,7 +113,7 @@ def _branches(costs: Costs, filling: Filling, state: tuple[int, ...]) -> list[tu
         if i in filling.torn or (state[i] == FREE and base > 0):
             return [_with(state, i, OUT), _with(state, i, IN)]
     for i, base in enumerate(filling.base):
-        if state[i] == GATED and 0 < base < costs.least[i] * (1 - 1e-12):
+        if state[i] == GATED and 0 < base < costs.least[i] * ENOUGH:
             return [_with(state, i, OUT), _with(state, i, FLOORED)]
     return []
 

@@ -15,15 +15,19 @@ from agent.domain.plan import Reason
 from agent.domain.price import Price
 from agent.market.view import View
 from agent.routing.compare import alternatives, best_of
-from agent.routing.cost import GasPrice
+from agent.routing.cost import Charge, GasPrice
+from agent.routing.curve import price_at, quote_for
 from agent.routing.exact import Broken, Leg, exact_leg, overdrawn, settle
 from agent.routing.explain import left_out, rest_reason, why
-from agent.routing.problem import Order, Rules, Task, pose, scale
+from agent.routing.memo import Memo
+from agent.routing.problem import Task, pose
 from agent.routing.search import Choice, choose
+from agent.routing.terms import Order, Rules
 from agent.routing.worth import gas_shares, net, piece_prices
 
 TRIES_MAX = 8  # how often the search is repeated when the exact quotes disagree with it
 LOTS_FINE = 1e-6  # of a lot: the search's answer is whole already
+CLOSE_ENOUGH = 1e-9  # of the worth that is possible: rounding otherwise gains nothing worth a look
 
 NO_TRUSTED_PRICE = "NO_TRUSTED_PRICE"
 NOTHING_FITS = "NOTHING_FITS"
@@ -51,7 +55,9 @@ class Piece(msgspec.Struct, frozen=True):
 class Route(msgspec.Struct, frozen=True):
     """The split of `quantity`. `quote`: all pieces after fee and gas (quote group). `unplaced`: base group, with its reason.
 
-    `alternatives` answer "had the whole quantity been at one venue"; the balances that the account really has are ignored there.
+    `marginal_price`: what the last coin brings or costs, after every cost, in quote coins. `gap_bps`: how far from the best split
+    this one can be at most, lots and rounding included. `alternatives` answer "had the whole quantity been at one venue"; the
+    balances that the account really has are ignored there.
     """
 
     side: Side
@@ -64,6 +70,8 @@ class Route(msgspec.Struct, frozen=True):
     alternatives: tuple[Alternative, ...]
     best_single: Alternative | None
     rejected: tuple[Reason, ...]
+    marginal_price: float = 0.0
+    gap_bps: float = 0.0
 
 
 class NoRoute(msgspec.Struct, frozen=True):
@@ -83,23 +91,29 @@ def split(
     gas: Mapping[int, GasPrice],
     limit: Price | None = None,
     rules: Rules | None = None,
+    charges: Mapping[str, Charge] | None = None,
+    memo: Memo | None = None,
+    is_explained: bool = True,
 ) -> Route | NoRoute:
     """The split of `quantity` (of the base group) that nets most when selling, or costs least when buying, after fees and gas.
 
     `capacity`: what the account can give at each place, by Asset.id: base when selling, quote when buying; what is missing is zero.
-    `limit`: the worst price of any piece, before gas; for books before the fee. Pure and deterministic.
+    `limit`: the worst price of any piece, before gas; for books before the fee. `charges`: see `Order`. `memo`: the one of this
+    market and side, to be sooner. Without `is_explained` the same split comes without words and alternatives, and much sooner.
+    Pure and deterministic.
     """
     if view.mid is None or quantity.units <= 0:
         return NoRoute(side, quantity, _hopeless(view, quantity), view.untrusted)
-    order = Order(side, quantity, group_asset(view.market.partition("/")[2]), view.mid, limit, rules or Rules())
-    task = pose(order, view.sources, capacity, gas)
+    order = Order(side, quantity, group_asset(view.market.partition("/")[2]), view.mid, limit, rules or Rules(), charges or {})
+    task = pose(order, view.sources, capacity, gas, memo)
     choice, legs, broken = _solve(task, gas)
     rejected = (*view.untrusted, *task.rejected, *broken)
     if choice is None or not legs:
         text = f"nothing of {quantity} can be traded within the limit, the balances and the minimum orders"
         return NoRoute(side, quantity, (Reason(NOTHING_FITS, text),), rejected)
-    compared = alternatives(order, view.sources, gas)
-    return _route(task, choice, legs, gas, compared, (*rejected, *left_out(task, choice, legs)))
+    compared = alternatives(order, view.sources, gas) if is_explained else ()
+    unused = left_out(task, choice, legs) if is_explained else []
+    return _route(task, choice, legs, gas, compared, (*rejected, *unused), is_explained=is_explained)
 
 
 def report(route: Route, intent_id: str, slice_index: int) -> Routed:
@@ -136,7 +150,7 @@ def _solve(task: Task, gas: Mapping[int, GasPrice]) -> tuple[Choice | None, list
     choice: Choice | None = None
     legs: list[Leg] = []
     for _ in range(TRIES_MAX):
-        choice = _few(task, choose(task.problem, task.costs, out), out)
+        choice = _few(task, choose(task.problem, task.costs, out, task.search), out)
         if choice is None:
             break
         found = settle(task, choice)
@@ -154,7 +168,9 @@ def _solve(task: Task, gas: Mapping[int, GasPrice]) -> tuple[Choice | None, list
 
 def _bumped(task: Task, choice: Choice, legs: list[Leg], gas: Mapping[int, GasPrice]) -> list[Leg]:
     """It can be better to round one book up and to give the others less: coarse lots, or dust with no other place."""
-    best, worth = legs, net(task.order, task.sources, legs, gas)
+    best, worth = legs, net(task, legs, gas)
+    if _gap(task, choice, worth) <= CLOSE_ENOUGH:
+        return legs
     for i, base in enumerate(choice.filling.base[:-1]):
         found = task.sources[i].instrument
         if not found.is_book or base <= 0:
@@ -165,10 +181,16 @@ def _bumped(task: Task, choice: Choice, legs: list[Leg], gas: Mapping[int, GasPr
         other = settle(task, choice, i)
         if isinstance(other, Broken) or overdrawn(task, other):
             continue
-        value = net(task.order, task.sources, other, gas)
+        value = net(task, other, gas)
         if value > worth:
             best, worth = other, value
     return best
+
+
+def _gap(task: Task, choice: Choice, worth: int) -> float:
+    """How much less an exact worth is than what the search found possible, as a part of it."""
+    possible = choice.worth * 10**task.order.quote.decimals
+    return (possible - worth) / abs(possible) if possible else 0.0
 
 
 def _few(task: Task, choice: Choice | None, out: frozenset[int]) -> Choice | None:
@@ -180,7 +202,7 @@ def _few(task: Task, choice: Choice | None, out: frozenset[int]) -> Choice | Non
         if len(used) < 2 or (not surplus and rules.improvement_bps_min <= 0):
             return choice
         tried = used if surplus else [min(used, key=choice.filling.base.__getitem__)]
-        fewer = [(found, i) for i in tried if (found := choose(task.problem, task.costs, out | {i})) is not None]
+        fewer = [(found, i) for i in tried if (found := choose(task.problem, task.costs, out | {i}, task.search)) is not None]
         best, gone = max(fewer, key=lambda pair: pair[0].worth)
         if not surplus and choice.worth - best.worth >= abs(choice.worth) * rules.improvement_bps_min / 10_000:
             return choice
@@ -199,22 +221,35 @@ def _shrunk(task: Task, over: Mapping[int, int]) -> Task:
 
 def _single(task: Task, legs: list[Leg], gas: Mapping[int, GasPrice], out: frozenset[int]) -> list[Leg]:
     """Any one source alone, where that is better by the last unit: a route is never worse than its best single instrument."""
-    best, worth = legs, net(task.order, task.sources, legs, gas)
+    best, worth = legs, net(task, legs, gas)
+    coins = worth / 10**task.order.quote.decimals
     for i, source in enumerate(task.sources):
-        if i in out:
+        if i in out or (len(legs) == 1 and legs[0].i == i) or _is_beaten(task, i, coins):
             continue
         found = source.instrument
-        base = task.order.quantity.units // scale(task.order, found)
+        base = task.order.quantity.units // task.terms[i].scale
         base = base // found.lot_units * found.lot_units if found.is_book else base
         if base < 1 or task.problem.quantity < task.costs.least[i]:
             continue
         leg = exact_leg(task.order, source, i, base)
         if isinstance(leg, Broken) or _beyond_known(task, i, leg) or overdrawn(task, [leg]):
             continue
-        alone = net(task.order, task.sources, [leg], gas)
+        alone = net(task, [leg], gas)
         if alone > worth:
             best, worth = [leg], alone
     return best
+
+
+def _is_beaten(task: Task, i: int, worth: float) -> bool:
+    """Whether a source alone is surely no better than that many quote coins: floats err by far less than the margin asked for."""
+    problem, curve = task.problem, task.problem.curves[i]
+    sign, quantity = (1 if problem.side == "sell" else -1), problem.quantity
+    margin = abs(worth) * CLOSE_ENOUGH
+    if sign * quantity * price_at(curve.u[0]) - problem.gas[i] < worth - margin:
+        return True  # not even all of it at its best price
+    base = min(quantity, curve.base[-1])
+    rest = quote_for(problem.curves[-1], quantity - base) if base < quantity else 0.0
+    return bool(sign * (quote_for(curve, base) + rest) - problem.gas[i] < worth - margin)
 
 
 def _beyond_known(task: Task, i: int, leg: Leg) -> bool:
@@ -230,37 +265,39 @@ def _route(
     gas: Mapping[int, GasPrice],
     compared: tuple[Alternative, ...],
     rejected: tuple[Reason, ...],
+    *,
+    is_explained: bool,
 ) -> Route:
     order = task.order
-    shares = gas_shares(order, task.sources, legs, gas)
-    pieces = tuple(
-        sorted((_piece(task, choice, leg, share) for leg, share in zip(legs, shares, strict=True)), key=lambda piece: -piece.share)
-    )
-    placed = sum(rescale_down(piece.base, order.quantity.asset).units for piece in pieces)
+    shares = gas_shares(task, legs, gas)
+    pieces = [_piece(task, choice, leg, share, is_explained=is_explained) for leg, share in zip(legs, shares, strict=True)]
+    pieces.sort(key=lambda piece: -piece.share)
+    placed = sum(leg.base * task.terms[leg.i].scale for leg in legs)
     unplaced = Amount(order.quantity.units - placed, order.quantity.asset)
     paid = Amount(sum(shares), order.quote)
     total = sum(rescale_down(piece.quote, order.quote).units for piece in pieces)
     total += -paid.units if order.side == "sell" else paid.units
-    reason = rest_reason(task, choice, unplaced) if unplaced else None
     return Route(
         order.side,
         order.quantity,
-        pieces,
+        tuple(pieces),
         Amount(total, order.quote),
         paid,
         unplaced,
-        reason,
+        rest_reason(task, choice, unplaced) if unplaced else None,
         compared,
         best_of(order.side, compared),
         rejected,
+        price_at(max(choice.filling.u[leg.i] for leg in legs)),
+        max(_gap(task, choice, net(task, legs, gas)), 0.0) * 10_000,
     )
 
 
-def _piece(task: Task, choice: Choice, leg: Leg, gas: int) -> Piece:
+def _piece(task: Task, choice: Choice, leg: Leg, gas: int, *, is_explained: bool) -> Piece:
     order, source = task.order, task.sources[leg.i]
     found = source.instrument
     base, quote = Amount(leg.base, found.base), Amount(leg.quote, found.quote)
-    share = rescale_down(base, order.quantity.asset).units / order.quantity.units
+    share = leg.base * task.terms[leg.i].scale / order.quantity.units
     price, price_all_in = piece_prices(order, base, quote, gas)
-    text = why(task, choice, leg, share, price_all_in)
+    text = why(task, choice, leg, share, price_all_in) if is_explained else ""
     return Piece(found, base, quote, leg.ticks, leg.lots, share, price, price_all_in, Amount(gas, order.quote), text)

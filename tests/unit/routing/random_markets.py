@@ -17,7 +17,7 @@ from agent.liquidity.depth import Depth, buy_lots, sell_lots
 from agent.liquidity.tick_math import tick_at_sqrt_price
 from agent.market.view import Source, View, pool_mid
 from agent.routing.cost import GasPrice, gas_up, paid_up
-from agent.routing.problem import Order, Rules
+from agent.routing.terms import Order, Rules
 
 ETH = group_asset("ETH")
 USD = group_asset("USD")

@@ -7,7 +7,7 @@ import pytest
 from random_markets import E18, ETH, book, gas_price, order_of, plenty, pool, view_of
 
 from agent.domain.amount import Amount
-from agent.routing.fill import GATED, IN, OUT, fill, value
+from agent.routing.fill import GATED, IN, OUT, bounds_of, fill, value
 from agent.routing.problem import pose
 from agent.routing.search import choose
 
@@ -40,12 +40,12 @@ def test_it_equals_enumeration(seeds):
         found = task(seed)
         problem, costs = found.problem, found.costs
         pools = [i for i, source in enumerate(found.sources) if not source.instrument.is_book]
-        best = float("-inf")
+        bounds, best = bounds_of(problem), float("-inf")
         for uses in product((IN, OUT), repeat=len(pools)):
             state = [GATED] * len(problem.curves)
             for i, use in zip(pools, uses, strict=True):
                 state[i] = use
-            filling = fill(problem, state, problem.curves)
+            filling = fill(problem, bounds, state, problem.curves)
             batches = sum(cost for members, cost in costs.chains if any(state[i] == IN for i in members))
-            best = max(best, value(problem, filling, state, problem.curves) - batches)
+            best = max(best, value(problem, bounds, filling, state, problem.curves) - batches)
         assert choose(problem, costs).worth == pytest.approx(best, rel=1e-11)
