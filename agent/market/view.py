@@ -33,6 +33,8 @@ from agent.market.quality import BAD_POOL, NO_POOL, QualityLimits, book_trouble,
 DEPTH = 50  # levels a side that a view shows
 NO_SIDE = "NO_SIDE"
 
+SURELY = 0.5e-4  # of the distance in bps that makes an outlier: half of it is no matter of rounding
+
 _Q192 = 1 << 192
 _CHAIN = "eip155:"
 
@@ -76,6 +78,8 @@ class Market:
         self._limits = limits or QualityLimits()
         self._depth = depth
         self._instruments: dict[str, Instrument] = {}
+        self._markets: dict[str, list[Instrument]] = {}  # the same by market, in the order of the venues' lists
+        self._sources: dict[str, Source | Reason] = {}  # what instruments hold, as long as no fact about them comes
         self._books: dict[str, Book] = {}
         self._pools: dict[str, _PoolFact] = {}
         self._current: dict[str, int] = {}  # venue -> block as of which its pools are known
@@ -89,6 +93,7 @@ class Market:
                 book = self._books.get(fact.instrument)
                 if book:
                     book.apply(fact)
+                    self._sources.pop(fact.instrument, None)
             case TradePrint():
                 if fact.instrument in self._instruments:
                     self._trades[fact.instrument] = fact
@@ -96,6 +101,7 @@ class Market:
                 found = self._instruments.get(fact.instrument)
                 if found and found.pool:
                     self._pools[fact.instrument] = _pool_fact(found, fact)
+                    self._sources.pop(fact.instrument, None)
             case PoolsCurrent():
                 self._current[fact.venue] = fact.block
             case ChainHead():
@@ -124,13 +130,12 @@ class Market:
         """The picture of `market` (`ETH/USDT`) at `now_ns`."""
         found: list[Source] = []
         untrusted: list[Reason] = []
-        for instrument in self._instruments.values():
-            if instrument.market == market:
-                answer = self._source(instrument, now_ns)
-                if isinstance(answer, Source):
-                    found.append(answer)
-                else:
-                    untrusted.append(answer)
+        for instrument in self._markets.get(market, ()):
+            answer = self._book_source(instrument, now_ns) if instrument.is_book else self._pool_source(instrument, now_ns)
+            if isinstance(answer, Source):
+                found.append(answer)
+            else:
+                untrusted.append(answer)
         trusted: list[Source] = []
         for source, reason in zip(found, _outliers(found, self._limits), strict=True):
             if reason:
@@ -139,7 +144,7 @@ class Market:
                 trusted.append(source)
         books = [source.mid for source in trusted if source.instrument.is_book]
         mids = books or [source.mid for source in trusted]
-        mid = rounded(_median(sorted(mids))) if mids else None
+        mid = rounded(_median(sorted(mids, key=_rank))) if mids else None
         return View(market, now_ns, mid, tuple(trusted), tuple(untrusted), self.heads())
 
     def _list(self, fact: Listed) -> None:
@@ -153,43 +158,47 @@ class Market:
             self._instruments[instrument.id] = instrument
             if instrument.is_book:
                 self._books.setdefault(instrument.id, Book())
+        self._markets.clear()
+        for instrument in self._instruments.values():
+            self._markets.setdefault(instrument.market, []).append(instrument)
 
     def _forget(self, name: str) -> None:
         del self._instruments[name]
         self._books.pop(name, None)
         self._pools.pop(name, None)
         self._trades.pop(name, None)
-
-    def _source(self, instrument: Instrument, now_ns: int) -> Source | Reason:
-        return self._book_source(instrument, now_ns) if instrument.is_book else self._pool_source(instrument, now_ns)
+        self._sources.pop(name, None)
 
     def _book_source(self, instrument: Instrument, now_ns: int) -> Source | Reason:
-        book = self._books[instrument.id]
-        trouble = book_trouble(instrument.id, book, now_ns, self._limits)
+        name = instrument.id
+        book = self._books[name]
+        trouble = book_trouble(name, book, now_ns, self._limits)
         if trouble:
             return trouble
-        bids, asks = book.levels(self._depth)
-        if not bids or not asks:
-            return Reason(NO_SIDE, f"{instrument.id}: nobody {'offers' if bids else 'bids'} there")
-        tick, lot, decimals = instrument.tick_units, instrument.lot_units, instrument.base.decimals
-        middle = ticks_price(bids[0][0] + asks[0][0], tick, instrument.quote.decimals)
-        return Source(
-            instrument, Depth(bids, asks, tick, lot, decimals, instrument.fee_pips), Price(middle.num, 2 * middle.den), book.at_ns
-        )
+        known = self._sources.get(name)
+        if known is None:
+            known = self._sources[name] = _book_source(instrument, book, self._depth)
+        return known
 
     def _pool_source(self, instrument: Instrument, now_ns: int) -> Source | Reason:
-        known = self._pools.get(instrument.id)
-        if known is None:
-            return Reason(NO_POOL, f"{instrument.id}: its pool has not been read yet")
-        if known.state is None:
-            return Reason(BAD_POOL, f"{instrument.id}: {known.trouble}")
+        name = instrument.id
+        fact = self._pools.get(name)
+        if fact is None:
+            return Reason(NO_POOL, f"{name}: its pool has not been read yet")
+        if fact.state is None:
+            return Reason(BAD_POOL, f"{name}: {fact.trouble}")
         chain_id = chain_of(instrument)
         head = self._heads.get(chain_id) if chain_id is not None else None
-        block = max(known.block, self._current.get(instrument.venue, 0))
-        trouble = pool_trouble(instrument.id, block, head, now_ns, self._limits)
+        block = max(fact.block, self._current.get(instrument.venue, 0))
+        trouble = pool_trouble(name, block, head, now_ns, self._limits)
         if trouble:
             return trouble
-        return Source(instrument, known.state, pool_mid(instrument, known.state), known.at_ns, block)
+        known = self._sources.get(name)
+        if not isinstance(known, Source):
+            known = self._sources[name] = Source(instrument, fact.state, pool_mid(instrument, fact.state), fact.at_ns, block)
+        elif known.block != block:  # the same state, vouched for by a newer block
+            known = self._sources[name] = Source(instrument, known.state, known.mid, known.at_ns, block)
+        return known
 
 
 def chain_of(instrument: Instrument) -> int | None:
@@ -233,12 +242,26 @@ def _pool_fact(found: Instrument, fact: PoolReserves | PoolRanges) -> _PoolFact:
         return _PoolFact(None, fact.at_ns, fact.block, str(error))
 
 
+def _book_source(instrument: Instrument, book: Book, depth: int) -> Source | Reason:
+    bids, asks = book.levels(depth)
+    if not bids or not asks:
+        return Reason(NO_SIDE, f"{instrument.id}: nobody {'offers' if bids else 'bids'} there")
+    middle = ticks_price(bids[0][0] + asks[0][0], instrument.tick_units, instrument.quote.decimals)
+    shown = Depth(bids, asks, instrument.tick_units, instrument.lot_units, instrument.base.decimals, instrument.fee_pips)
+    return Source(instrument, shown, Price(middle.num, 2 * middle.den), book.at_ns)
+
+
 def _outliers(found: Sequence[Source], limits: QualityLimits) -> Iterator[Reason | None]:
     """For each source why it lies off the median of all *other* sources, or None. A single source has nobody to disagree with.
 
-    Of two middle values the nearer counts: halfway between a right price and a wrong one lies no price at all.
+    Of two middle values the nearer counts: halfway between a right price and a wrong one lies no price at all. Who is well within
+    the limit of all others needs no closer look.
     """
-    order = sorted(source.mid for source in found)
+    rough = [source.mid.num / source.mid.den for source in found]
+    if not rough or max(rough) - min(rough) < min(rough) * limits.outlier_bps_max * SURELY:
+        yield from [None] * len(found)
+        return
+    order = sorted((source.mid for source in found), key=_rank)
     for source in found:
         others = list(order)
         del others[bisect_left(others, source.mid)]
@@ -248,6 +271,11 @@ def _outliers(found: Sequence[Source], limits: QualityLimits) -> Iterator[Reason
             yield outlier_trouble(source.instrument.id, source.mid, median, limits)
         else:
             yield None
+
+
+def _rank(price: Price) -> tuple[float, Price]:
+    """Sorts as the price itself, and sooner: only what a float cannot tell apart is compared exactly."""
+    return price.num / price.den, price
 
 
 def _median(rising: Sequence[Price]) -> Price:
