@@ -15,7 +15,7 @@ from cli_kit import isthmus, started, variant
 pytestmark = pytest.mark.xdist_group("commands")
 
 PAIR = "ETH/USDT"
-SOLD = "45"
+SOLD = "70"  # more than the exchange holds for us
 ANSI = "\x1b["
 KEY = "0x" + "5a" * 32
 ADDRESS = "0xa8049bB68181799124F98E467DD749e120abFA64"
