@@ -137,7 +137,9 @@ def rehearse(loaded: Loaded, seen: Seen, intent: Intent, *, live: bool) -> list[
     state.apply(Record(state.seq + 1, now_ns, answer, ""))
     for _ in range(PERMISSIONS_MAX + 1):
         decided = decide(state, world, rules, now_ns)
-        events += decided
+        words = [question.explained() for question in world.unexplained]
+        world.unexplained.clear()
+        events += [words[0].told_of(one) if words and isinstance(one, Routed) else one for one in decided]
         granted = [one.approved.plan for one in decided if isinstance(one, OrderApproved)]
         permissions = [plan for plan in granted if isinstance(plan, ApproveToken)]
         if not permissions:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.show import Names, coins, hash_short, line, named, out, short
-from agent.cli.tables import route_lines
+from agent.cli.tables import reason_lines, route_lines
 from agent.domain.events import (
     Halted,
     IntentEnded,
@@ -22,6 +22,7 @@ from agent.domain.events import (
     OrderSent,
     Record,
     Routed,
+    RouteExplained,
     VenueDisconnected,
 )
 from agent.domain.order import OrderState
@@ -83,6 +84,9 @@ def story(record: Record, state: State, names: Names) -> list[RenderableType]:
     match record.event:
         case Routed() as route:
             return [route_lines(route, names)]
+        case RouteExplained() as words:
+            routes = state.parents[words.intent_id].routes
+            return [*reason_lines(next(one for one in routes if one.slice_index == words.slice_index), names)]
         case OrderFilled(fill=f):
             fee = f"   fee {named(f.fee)}" if f.fee else ""
             return [f"fill    {names(f.instrument):10} {named(f.paid)} -> {named(f.received)}{fee}"]

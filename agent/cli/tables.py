@@ -38,8 +38,13 @@ def route_lines(route: Routed, names: Names, title: str = "") -> Group:
     for p in route.pieces:
         fee, gas = f"{p.fee_pips / 100:g} bps", coins(p.gas, 2) if p.gas else "-"
         table.add_row(names(p.instrument), f"{p.share:.1%}", coins(p.base), f"{p.price:,.3f}", f"{p.price_all_in:,.3f}", fee, gas)
-    reasons = [Text(f"  {names(p.instrument)}: {_reason(p.why)}", style="dim", overflow="fold") for p in route.pieces]
-    return Group(Text(head, style="bold"), table, *reasons)
+    return Group(Text(head, style="bold"), table, *reason_lines(route, names))
+
+
+def reason_lines(route: Routed, names: Names) -> list[Text]:
+    """Why each piece is there, where it is known."""
+    told = [piece for piece in route.pieces if piece.why]
+    return [Text(f"  {names(p.instrument)}: {_reason(p.why)}", style="dim", overflow="fold") for p in told]
 
 
 def _reason(why: str) -> str:

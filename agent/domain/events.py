@@ -181,6 +181,22 @@ class Routed(msgspec.Struct, frozen=True, tag=True):
     rejected: tuple[Reason, ...]  # sources that were not used, and why
 
 
+class RouteExplained(msgspec.Struct, frozen=True, tag=True):
+    """Why a slice was split like that, piece by piece, and what the alternatives were; known when its orders have left."""
+
+    intent_id: str
+    slice_index: int
+    whys: tuple[str, ...]  # of the pieces, in their order
+    alternatives: tuple[Alternative, ...]
+    rejected: tuple[Reason, ...]
+
+    def told_of(self, route: Routed) -> Routed:
+        """The same route with these words."""
+        whys = (*self.whys, *[""] * (len(route.pieces) - len(self.whys)))
+        pieces = tuple(msgspec.structs.replace(piece, why=why) for piece, why in zip(route.pieces, whys, strict=False))
+        return msgspec.structs.replace(route, pieces=pieces, alternatives=self.alternatives, rejected=self.rejected)
+
+
 class OrderApproved(msgspec.Struct, frozen=True, tag=True):
     approved: Approved
 
@@ -281,6 +297,7 @@ Event = (
     | IntentCancelled
     | IntentEnded
     | Routed
+    | RouteExplained
     | OrderApproved
     | OrderRefused
     | AttemptApproved

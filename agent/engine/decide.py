@@ -14,13 +14,14 @@ from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order, OrderState
 from agent.domain.plan import ChainPlan, PlaceOrder, Plan, Reason
 from agent.domain.price import Price, worse_by
+from agent.engine.explain import Question
 from agent.engine.propose import permission, trade
 from agent.engine.state import Parent, State
 from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.schedule import due
 from agent.market.view import View
 from agent.risk.gate import refuse_intent
-from agent.routing.split import NoRoute, Route, split
+from agent.routing.split import NoRoute
 from agent.routing.terms import Rules as RouteRules
 
 REFUSALS_MAX = 3  # orders in a row that risk refuses before the parent is given up
@@ -89,13 +90,15 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     if view.mid is None or not (world.has_begun or world.ready.issuperset(world.profiles)):
         return
     limit = _limit(parent)
-    route = _route(parent, piece.quantity, view, state, world, rules, now_ns)
+    asked = _question(parent, piece.index, piece.quantity, view, state, world, rules, now_ns)
+    route = asked.route(world.memo(intent.market, intent.side))
     if isinstance(route, NoRoute):
         return
     first = permission(parent, route, state, world, rules, now_ns)
     if first is not None:
         yield from first
         return
+    world.unexplained.append(asked)
     yield from trade(parent, route, piece, view, limit, state, world, rules, now_ns)
 
 
@@ -108,12 +111,15 @@ def _limit(parent: Parent) -> Price:
     return worse_by(parent.arrival, parent.intent.slippage_bps_max, selling=parent.intent.side == "sell")
 
 
-def _route(parent: Parent, quantity: Amount, view: View, state: State, world: World, rules: Rules, now_ns: int) -> Route | NoRoute:
+def _question(
+    parent: Parent, index: int, quantity: Amount, view: View, state: State, world: World, rules: Rules, now_ns: int
+) -> Question:
     free = capacity(state, world, rules, parent, now_ns)
     gas = gas_prices(world, rules, parent.intent.quote, now_ns)
     usable = tuple(one for one in view.sources if not state.halt_of(one.instrument.venue, one.instrument.id))
     view = msgspec.structs.replace(view, sources=usable)
-    return split(view, parent.intent.side, quantity, free, gas, _limit(parent), RouteRules(reserve_bps=rules.slippage_bps))
+    settings = RouteRules(reserve_bps=rules.slippage_bps)
+    return Question(parent.intent.intent_id, index, view, parent.intent.side, quantity, free, gas, _limit(parent), settings, {})
 
 
 def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> str:
@@ -128,7 +134,7 @@ def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: 
         return f"there is no trusted price for {intent.market}"
     if not capacity(state, world, rules, parent, now_ns):
         return f"no venue that can be used has {intent.base if intent.side == 'sell' else intent.quote} to give"
-    route = _route(parent, left, view, state, world, rules, now_ns)
+    route = _question(parent, 0, left, view, state, world, rules, now_ns).route(world.memo(intent.market, intent.side))
     return "; ".join(reason.text for reason in route.reasons) if isinstance(route, NoRoute) else ""
 
 

@@ -20,6 +20,7 @@ from agent.domain.events import (
     EngineStopped,
     IntentAccepted,
     IntentCancelled,
+    IntentEnded,
     NonceAdopted,
     Reconciled,
     Record,
@@ -183,7 +184,16 @@ class Engine:
         if self.is_stopping or self._is_idle:
             return
         self._recorder.record(tend(self.state, self.world, self._rules, now_ns))
-        self._recorder.record(decide(self.state, self.world, self._rules, now_ns))
+        events = decide(self.state, self.world, self._rules, now_ns)
+        if not events or any(isinstance(event, IntentEnded) for event in events):
+            self._explain()
+        self._recorder.record(events)
+
+    def _explain(self) -> None:
+        """What was routed is put into words as soon as there is nothing more urgent, and before its parent ends."""
+        waiting = self.world.unexplained
+        self._recorder.record([question.explained() for question in waiting if question.intent_id in self.state.parents])
+        waiting.clear()
 
     async def _news(self) -> None:
         """Wait for facts, or for the next tick: time passing is a fact too."""

@@ -28,6 +28,7 @@ from agent.domain.events import (
     Record,
     Resumed,
     Routed,
+    RouteExplained,
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
@@ -126,6 +127,11 @@ class State:
                 parent = self.parents[event.intent_id]
                 parent.routes.append(event)
                 parent.slices, parent.slice_ns = parent.slices + 1, record.at_ns
+            case RouteExplained() as event:
+                routes = self.parents[event.intent_id].routes
+                for place, route in enumerate(routes):
+                    if route.slice_index == event.slice_index:
+                        routes[place] = event.told_of(route)
             case OrderApproved() as event:
                 self._approved(event.approved.plan, event.approved.nonce)
             case OrderClaimed() as event:

@@ -1,13 +1,23 @@
 """What decisions look at beside the journaled state: the user's settings, and what is known of the outside now."""
 
+from collections import deque
+from collections.abc import Callable
+
 import msgspec
 
+from agent.domain.instrument import Side
 from agent.domain.price import Price
+from agent.engine.explain import Question
 from agent.market.view import Market
 from agent.ports import Allowance, Profile, Simulated
 from agent.risk.limits import Limits
+from agent.routing import kernel
 from agent.routing.cost import BATCH_GAS, GasPrice
+from agent.routing.memo import Memo
+from agent.routing.search import Search
 from agent.settlement.knobs import Knobs
+
+UNEXPLAINED_MAX = 64  # routes that wait for their words; the oldest go without
 
 NATIVE_GROUP = "ETH"  # the group of every supported chain's own coin
 
@@ -39,7 +49,17 @@ class World(msgspec.Struct):
     attempted_ns: dict[str, int] = {}  # order -> when the last one was begun
     anchoring: set[str] = set()  # venues whose next transaction writes the journal's head
     beat_ns: int = 0  # when the engine last went round
+    unexplained: deque[Question] = msgspec.field(default_factory=lambda: deque(maxlen=UNEXPLAINED_MAX))
+    memos: dict[tuple[str, Side], Memo] = {}  # by market and side: what routes need not work out again
+    new_search: Callable[[], Search] = lambda: kernel.search  # the everyday search of a memo, plain or compiled
     has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others
+
+    def memo(self, market: str, side: Side) -> Memo:
+        """The one for a market and side."""
+        found = self.memos.get((market, side))
+        if found is None:
+            found = self.memos[market, side] = Memo(self.new_search())
+        return found
 
 
 def coin_price(world: World, quote: str, now_ns: int) -> Price | None:

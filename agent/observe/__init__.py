@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from agent.domain.amount import Amount
 from agent.domain.errors import ConfigError
-from agent.domain.events import Break, Routed
+from agent.domain.events import Break, Routed, RouteExplained
 from agent.domain.intent import Intent
 from agent.domain.order import Fill, OrderState
 from agent.domain.plan import Plan, Reason
@@ -137,6 +137,10 @@ def routed(route: Routed) -> None:
     )
 
 
+def route_explained(words: RouteExplained) -> None:
+    _tell("route_explained", intent_id=words.intent_id, slice_index=words.slice_index, whys=list(words.whys))
+
+
 # -- orders ------------------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +253,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
 }
 _PLAIN = (
     *("engine_started", "engine_stopping", "engine_stopped", "engine_failed", "journal_stopped", "client_cut_off"),
-    *("intent_cancelled", "routed", "order_sent", "order_unknown", "gas_paid", "reconciled"),
+    *("intent_cancelled", "routed", "route_explained", "order_sent", "order_unknown", "gas_paid", "reconciled"),
     *("order_amended", "order_reorged", "attempt_failed", "order_in_doubt", "fill_reversed"),
 )
 _counters = {

@@ -26,6 +26,7 @@ from agent.domain.events import (
     Record,
     Resumed,
     Routed,
+    RouteExplained,
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
@@ -56,7 +57,7 @@ def recorded(record: Record) -> None:
             observe.venue_status(venue, status, reason)
         case Reconciled(checked=checked, breaks=breaks):
             observe.reconciled(checked, len(breaks))
-        case IntentAccepted() | IntentRefused() | IntentCancelled() | IntentEnded() | Routed() as event:
+        case IntentAccepted() | IntentRefused() | IntentCancelled() | IntentEnded() | Routed() | RouteExplained() as event:
             _recorded_intent(event)
         case OrderApproved() | OrderRefused() | OrderSent() | OrderReported() | OrderFilled() | GasPaid() as event:
             _recorded_order(event)
@@ -79,7 +80,7 @@ def _recorded_turn(event: FillReversed | OrderAmended | OrderReorged | AttemptAp
             observe.order_claimed(plan.order_id, plan.venue, reason)
 
 
-def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | IntentEnded | Routed) -> None:
+def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | IntentEnded | Routed | RouteExplained) -> None:
     match event:
         case IntentAccepted(intent=intent, arrival=arrival):
             observe.intent_accepted(intent, arrival)
@@ -91,6 +92,8 @@ def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | I
             observe.intent_ended(intent_id, status, reason)
         case Routed():
             observe.routed(event)
+        case RouteExplained():
+            observe.route_explained(event)
 
 
 def _recorded_order(event: OrderApproved | OrderRefused | OrderSent | OrderReported | OrderFilled | GasPaid) -> None:
