@@ -61,7 +61,8 @@ class Amount(msgspec.Struct, frozen=True):
     asset: Asset
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "units", whole(self.units))
+        if type(self.units) is not Units:
+            msgspec.structs.force_setattr(self, "units", whole(self.units))
 
     def _same(self, other: "Amount") -> None:
         if other.asset != self.asset:

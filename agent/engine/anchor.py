@@ -88,7 +88,7 @@ def _judged(plan: AnchorHead, profile: Profile, state: State, world: World, rule
     situation = Situation(
         now_ns,
         rules.limits,
-        places(world.profiles, world.live),
+        places(plan.venue, world.profiles, world.live),
         world.market.instrument,
         None,
         free,

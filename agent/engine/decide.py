@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent.domain.amount import Amount
+from agent.domain.amount import Amount, Asset
 from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused
 from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order, OrderState
@@ -67,7 +67,7 @@ def _halt(intent: Intent, state: State, world: World) -> str:
     """Why nothing new may be traded for the parent; empty as long as one of its instruments may be."""
     if not state.halted:
         return ""
-    listed = [one for one in world.market.instruments() if one.market == intent.market]
+    listed = world.market.listed(intent.market)
     halts = [state.halt_of(one.venue, one.id) for one in listed]
     return halts[0] if halts and all(halts) else state.halt_of()
 
@@ -90,7 +90,7 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     if view.mid is None or not (world.has_begun or world.ready.issuperset(world.profiles)):
         return
     limit = _limit(parent)
-    asked = _question(parent, piece.index, piece.quantity, view, state, world, rules, now_ns)
+    asked = _question(parent, piece.index, piece.quantity, limit, view, state, world, rules, now_ns)
     route = asked.route(world.memo(intent.market, intent.side))
     if isinstance(route, NoRoute):
         return
@@ -112,14 +112,15 @@ def _limit(parent: Parent) -> Price:
 
 
 def _question(
-    parent: Parent, index: int, quantity: Amount, view: View, state: State, world: World, rules: Rules, now_ns: int
+    parent: Parent, index: int, quantity: Amount, limit: Price, view: View, state: State, world: World, rules: Rules, now_ns: int
 ) -> Question:
     free = capacity(state, world, rules, parent, now_ns)
     gas = gas_prices(world, rules, parent.intent.quote, now_ns)
-    usable = tuple(one for one in view.sources if not state.halt_of(one.instrument.venue, one.instrument.id))
-    view = msgspec.structs.replace(view, sources=usable)
+    if state.halted:
+        usable = tuple(one for one in view.sources if not state.halt_of(one.instrument.venue, one.instrument.id))
+        view = msgspec.structs.replace(view, sources=usable)
     settings = RouteRules(reserve_bps=rules.slippage_bps)
-    return Question(parent.intent.intent_id, index, view, parent.intent.side, quantity, free, gas, _limit(parent), settings, {})
+    return Question(parent.intent.intent_id, index, view, parent.intent.side, quantity, free, gas, limit, settings, {})
 
 
 def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> str:
@@ -134,7 +135,9 @@ def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: 
         return f"there is no trusted price for {intent.market}"
     if not capacity(state, world, rules, parent, now_ns):
         return f"no venue that can be used has {intent.base if intent.side == 'sell' else intent.quote} to give"
-    route = _question(parent, 0, left, view, state, world, rules, now_ns).route(world.memo(intent.market, intent.side))
+    route = _question(parent, 0, left, _limit(parent), view, state, world, rules, now_ns).route(
+        world.memo(intent.market, intent.side)
+    )
     return "; ".join(reason.text for reason in route.reasons) if isinstance(route, NoRoute) else ""
 
 
@@ -152,7 +155,7 @@ def _end(parent: Parent, left: Amount, state: State, world: World, rules: Rules,
         return IntentEnded(intent.intent_id, done or "EXPIRED", f"the deadline passed with {left} left{'; ' if why else ''}{why}")
     if parent.refusals >= REFUSALS_MAX:
         return IntentEnded(intent.intent_id, done or "REFUSED", f"risk refused {parent.refusals} times; {left} left")
-    venues = {found.venue for found in world.market.instruments() if found.market == intent.market}
+    venues = {found.venue for found in world.market.listed(intent.market)} if parent.failures else set[str]()
     if venues and venues <= _given_up(parent):
         last = max(venues, key=lambda venue: parent.failed_ns[venue])
         why = next(o.reason for name in reversed(parent.orders) if (o := state.orders[name]).plan.venue == last)
@@ -178,7 +181,7 @@ def _waits_for_chain(intent: Intent, state: State, world: World, now_ns: int) ->
     """
     busy = {order.plan.venue for order in state.chain_orders()} | world.anchoring
     busy -= _stuck(state, world, now_ns) if busy else set()
-    return any(found.venue in busy for found in world.market.instruments() if found.market == intent.market)
+    return bool(busy) and any(found.venue in busy for found in world.market.listed(intent.market))
 
 
 def _stuck(state: State, world: World, now_ns: int) -> set[str]:
@@ -210,8 +213,8 @@ def _dust(intent: Intent, world: World) -> int:
     """The finest lot that any venue of the market trades, less one unit: below it nothing can be done."""
     lots = [
         found.lot_units * 10 ** (intent.quantity.asset.decimals - found.base.decimals)
-        for found in world.market.instruments()
-        if found.market == intent.market and found.is_book
+        for found in world.market.listed(intent.market)
+        if found.is_book
     ]
     return min(lots, default=1) - 1
 
@@ -227,10 +230,13 @@ def capacity(state: State, world: World, rules: Rules, parent: Parent, now_ns: i
     """
     intent, found = parent.intent, dict[str, Amount]()
     closed = _given_up(parent) | _stuck(state, world, now_ns) | _too_dear(world, rules) | state.status.keys()
-    for instrument in world.market.instruments():
-        if instrument.market != intent.market or instrument.venue in closed or state.halt_of(instrument.venue, instrument.id):
-            continue
+    seen: set[tuple[str, Asset]] = set()
+    for instrument in world.market.listed(intent.market):
         asset = instrument.base if intent.side == "sell" else instrument.quote
+        key = instrument.venue, asset
+        if key in seen or instrument.venue in closed or (state.halted and state.halt_of(instrument.venue, instrument.id)):
+            continue
+        seen.add(key)
         free = state.free(intent.account, instrument.venue, asset)
         if free.units > 0:
             found[asset.id] = free

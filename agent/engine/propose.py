@@ -4,6 +4,7 @@ Every plan passes the gate on its own, and what has passed counts at once for th
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from agent.domain.amount import Amount, Asset, rescale_up
 from agent.domain.events import Event, OrderApproved, OrderRefused
@@ -181,7 +182,7 @@ def _situation(
     return Situation(
         now_ns,
         rules.limits,
-        places(world.profiles, world.live),
+        places(plan.venue, world.profiles, world.live),
         world.market.instrument,
         reference,
         free,
@@ -196,8 +197,12 @@ def _situation(
     )
 
 
-def places(profiles: Mapping[str, Profile], live: frozenset[str]) -> dict[str, Place]:
-    return {
-        name: Place(name, one.chain_id, frozenset(c.lower() for c in one.contracts), one.spender, name not in live)
-        for name, one in profiles.items()
-    }
+def places(venue: str, profiles: Mapping[str, Profile], live: frozenset[str]) -> dict[str, Place]:
+    """What risk must know of the venue of a plan; nothing where it is not configured."""
+    return {venue: _place(profiles[venue], venue not in live)} if venue in profiles else {}
+
+
+@lru_cache(maxsize=256)
+def _place(profile: Profile, is_local: bool) -> Place:
+    contracts = frozenset(contract.lower() for contract in profile.contracts)
+    return Place(profile.name, profile.chain_id, contracts, profile.spender, is_local)

@@ -81,12 +81,12 @@ class Recorder:
             raise
         for record in records:
             self.state.apply(record)
-            recorded(record)
             self._publish(record)
         self.woken.set()
         for record in records:
             if isinstance(record.event, OrderApproved | AttemptApproved):
                 self._act(record.event.approved)
+        _log_soon(records)
 
     @property
     def warning(self) -> str:
@@ -254,6 +254,21 @@ class Recorder:
         if isinstance(fact, OrderFilled) and fact.fill.is_inferred:
             return []
         return [FillReversed(one.order_id, one.key, "the venue tells the trade itself") for one in guesses]
+
+
+def _log_soon(records: Sequence[Record]) -> None:
+    """Behind the sends that were begun just now."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # nobody sends without one
+        _log(records)
+    else:
+        loop.call_soon(_log, records)
+
+
+def _log(records: Sequence[Record]) -> None:
+    for record in records:
+        recorded(record)
 
 
 def _end(queue: "asyncio.Queue[Record | None]") -> None:

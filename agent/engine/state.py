@@ -165,7 +165,7 @@ class State:
 
     def unsettled(self, intent_id: str) -> list[Order]:
         """Children of a parent through which something may still leave the account, or whose fills are not all known."""
-        return [self.working[name] for name in self.parents[intent_id].orders if name in self.working]
+        return [order for order in self.working.values() if order.plan.intent_id == intent_id]
 
     def promised(self, account: str, venue: str, asset: Asset) -> Amount:
         """What unsettled orders may still take: the worse of both outcomes while one is in doubt."""

@@ -85,9 +85,12 @@ class Market:
         self._current: dict[str, int] = {}  # venue -> block as of which its pools are known
         self._heads: dict[int, ChainHead] = {}
         self._trades: dict[str, TradePrint] = {}
+        self._chains: dict[str, int | None] = {}  # of pools
+        self._views: dict[str, View] = {}  # as of now, until the next fact
 
     def apply(self, fact: MarketFact) -> None:
         """Take a fact in the order received. Never raises: a fact that makes no sense makes its source untrusted."""
+        self._views.clear()
         match fact:
             case BookDiff() | BookSnapshot():
                 book = self._books.get(fact.instrument)
@@ -116,6 +119,10 @@ class Market:
         """Everything that is listed now, in the order of its venue's listing."""
         return tuple(self._instruments.values())
 
+    def listed(self, market: str) -> Sequence[Instrument]:
+        """Those of them that belong to a market (`ETH/USDT`)."""
+        return self._markets.get(market, ())
+
     def heads(self) -> Mapping[int, ChainHead]:
         """The newest head of each chain, by chain id."""
         return dict(self._heads)
@@ -128,6 +135,12 @@ class Market:
 
     def view(self, market: str, now_ns: int) -> View:
         """The picture of `market` (`ETH/USDT`) at `now_ns`."""
+        known = self._views.get(market)
+        if known is None or known.at_ns != now_ns:
+            known = self._views[market] = self._view(market, now_ns)
+        return known
+
+    def _view(self, market: str, now_ns: int) -> View:
         found: list[Source] = []
         untrusted: list[Reason] = []
         for instrument in self._markets.get(market, ()):
@@ -159,6 +172,7 @@ class Market:
             if instrument.is_book:
                 self._books.setdefault(instrument.id, Book())
         self._markets.clear()
+        self._chains = {name: chain_of(one) for name, one in self._instruments.items()}
         for instrument in self._instruments.values():
             self._markets.setdefault(instrument.market, []).append(instrument)
 
@@ -187,7 +201,7 @@ class Market:
             return Reason(NO_POOL, f"{name}: its pool has not been read yet")
         if fact.state is None:
             return Reason(BAD_POOL, f"{name}: {fact.trouble}")
-        chain_id = chain_of(instrument)
+        chain_id = self._chains[name]
         head = self._heads.get(chain_id) if chain_id is not None else None
         block = max(fact.block, self._current.get(instrument.venue, 0))
         trouble = pool_trouble(name, block, head, now_ns, self._limits)

@@ -8,7 +8,9 @@ the search finite. Uniswap ranges: base = a (u - u_j), quote = a (1/u_j - 1/u) f
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from math import inf, sqrt
+from operator import mul
 
 import msgspec
 
@@ -44,22 +46,16 @@ def price_at(u: float) -> float:
 
 def book_curve(levels: Sequence[Level], found: Instrument, side: Side, worst: Price | None) -> Curve:
     """The levels (best first) no worse than `worst`, which counts before the fee as an order's limit does. Exact there."""
-    base_coin, keep = 10.0**found.base.decimals, 1 - found.fee_pips / PIPS
+    keep, sign = 1 - found.fee_pips / PIPS, 1 if side == "sell" else -1
     tick = found.tick_units / 10.0**found.quote.decimals * (keep if side == "sell" else 1 / keep)
-    lot = found.lot_units / base_coin
-    last = None if worst is None else worst_ticks(found, side, worst)
-    us, bases, quotes = [], [], []
-    base = quote = 0.0
-    for ticks, lots in levels:
-        if last is not None and (ticks < last if side == "sell" else ticks > last):
-            break
-        price = ticks * tick
-        base += lots * lot
-        quote += lots * lot * price
-        us.append(root(price, side))
-        bases.append(base)
-        quotes.append(quote)
-    return Curve(True, us, bases, quotes, [0.0] * len(us))
+    lot = found.lot_units / 10.0**found.base.decimals
+    if worst is not None:  # ticks rise as the price worsens when they are given the side's sign
+        last = -sign * worst_ticks(found, side, worst)
+        levels = levels[: bisect_right(levels, last, key=lambda level: -sign * level[0])]
+    prices = [ticks * tick for ticks, _ in levels]
+    sizes = [lots * lot for _, lots in levels]
+    us = [sign / sqrt(price) for price in prices]
+    return Curve(True, us, list(accumulate(sizes)), list(accumulate(map(mul, sizes, prices))), [0.0] * len(us))
 
 
 def worst_ticks(found: Instrument, side: Side, worst: Price) -> int:

@@ -106,14 +106,14 @@ def split(
         return NoRoute(side, quantity, _hopeless(view, quantity), view.untrusted)
     order = Order(side, quantity, group_asset(view.market.partition("/")[2]), view.mid, limit, rules or Rules(), charges or {})
     task = pose(order, view.sources, capacity, gas, memo)
-    choice, legs, broken = _solve(task, gas)
+    choice, legs, worth, broken = _solve(task, gas)
     rejected = (*view.untrusted, *task.rejected, *broken)
     if choice is None or not legs:
         text = f"nothing of {quantity} can be traded within the limit, the balances and the minimum orders"
         return NoRoute(side, quantity, (Reason(NOTHING_FITS, text),), rejected)
     compared = alternatives(order, view.sources, gas) if is_explained else ()
     unused = left_out(task, choice, legs) if is_explained else []
-    return _route(task, choice, legs, gas, compared, (*rejected, *unused), is_explained=is_explained)
+    return _route(task, choice, legs, worth, gas, compared, (*rejected, *unused), is_explained=is_explained)
 
 
 def report(route: Route, intent_id: str, slice_index: int) -> Routed:
@@ -143,8 +143,11 @@ def _hopeless(view: View, quantity: Amount) -> tuple[Reason, ...]:
     return (Reason(NO_TRUSTED_PRICE, f"no source of {view.market} can be trusted now; see the reasons of each"),)
 
 
-def _solve(task: Task, gas: Mapping[int, GasPrice]) -> tuple[Choice | None, list[Leg], list[Reason]]:
-    """Search, make whole, check in integers; where that disagrees, take the source out or shrink the balance and search again."""
+def _solve(task: Task, gas: Mapping[int, GasPrice]) -> tuple[Choice | None, list[Leg], int, list[Reason]]:
+    """Search, make whole, check in integers; where that disagrees, take the source out or shrink the balance and search again.
+
+    The legs come with what they are worth, see `net`.
+    """
     out: frozenset[int] = frozenset()
     broken: list[Reason] = []
     choice: Choice | None = None
@@ -160,17 +163,20 @@ def _solve(task: Task, gas: Mapping[int, GasPrice]) -> tuple[Choice | None, list
             continue
         over = overdrawn(task, found)
         if not over:
-            legs = _bumped(task, choice, found, gas)
+            legs = found
             break
         task = _shrunk(task, over)
-    return choice, _single(task, legs, gas, out), broken
+    worth = net(task, legs, gas)
+    if choice is not None and legs:
+        legs, worth = _bumped(task, choice, legs, worth, gas)
+    return choice, *_single(task, legs, worth, gas, out), broken
 
 
-def _bumped(task: Task, choice: Choice, legs: list[Leg], gas: Mapping[int, GasPrice]) -> list[Leg]:
+def _bumped(task: Task, choice: Choice, legs: list[Leg], worth: int, gas: Mapping[int, GasPrice]) -> tuple[list[Leg], int]:
     """It can be better to round one book up and to give the others less: coarse lots, or dust with no other place."""
-    best, worth = legs, net(task, legs, gas)
     if _gap(task, choice, worth) <= CLOSE_ENOUGH:
-        return legs
+        return legs, worth
+    best = legs
     for i, base in enumerate(choice.filling.base[:-1]):
         found = task.sources[i].instrument
         if not found.is_book or base <= 0:
@@ -184,7 +190,7 @@ def _bumped(task: Task, choice: Choice, legs: list[Leg], gas: Mapping[int, GasPr
         value = net(task, other, gas)
         if value > worth:
             best, worth = other, value
-    return best
+    return best, worth
 
 
 def _gap(task: Task, choice: Choice, worth: int) -> float:
@@ -219,9 +225,9 @@ def _shrunk(task: Task, over: Mapping[int, int]) -> Task:
     return msgspec.structs.replace(task, problem=msgspec.structs.replace(task.problem, caps=caps))
 
 
-def _single(task: Task, legs: list[Leg], gas: Mapping[int, GasPrice], out: frozenset[int]) -> list[Leg]:
+def _single(task: Task, legs: list[Leg], worth: int, gas: Mapping[int, GasPrice], out: frozenset[int]) -> tuple[list[Leg], int]:
     """Any one source alone, where that is better by the last unit: a route is never worse than its best single instrument."""
-    best, worth = legs, net(task, legs, gas)
+    best = legs
     coins = worth / 10**task.order.quote.decimals
     for i, source in enumerate(task.sources):
         if i in out or (len(legs) == 1 and legs[0].i == i) or _is_beaten(task, i, coins):
@@ -237,7 +243,7 @@ def _single(task: Task, legs: list[Leg], gas: Mapping[int, GasPrice], out: froze
         alone = net(task, [leg], gas)
         if alone > worth:
             best, worth = [leg], alone
-    return best
+    return best, worth
 
 
 def _is_beaten(task: Task, i: int, worth: float) -> bool:
@@ -262,6 +268,7 @@ def _route(
     task: Task,
     choice: Choice,
     legs: list[Leg],
+    worth: int,
     gas: Mapping[int, GasPrice],
     compared: tuple[Alternative, ...],
     rejected: tuple[Reason, ...],
@@ -275,7 +282,7 @@ def _route(
     placed = sum(leg.base * task.terms[leg.i].scale for leg in legs)
     unplaced = Amount(order.quantity.units - placed, order.quantity.asset)
     paid = Amount(sum(shares), order.quote)
-    total = sum(rescale_down(piece.quote, order.quote).units for piece in pieces)
+    total = sum(leg.quote * task.terms[leg.i].quote_scale for leg in legs)
     total += -paid.units if order.side == "sell" else paid.units
     return Route(
         order.side,
@@ -289,7 +296,7 @@ def _route(
         best_of(order.side, compared),
         rejected,
         price_at(max(choice.filling.u[leg.i] for leg in legs)),
-        max(_gap(task, choice, net(task, legs, gas)), 0.0) * 10_000,
+        max(_gap(task, choice, worth), 0.0) * 10_000,
     )
 
 
