@@ -30,8 +30,8 @@ _WORD = 256
 class StableSwap(msgspec.Struct, frozen=True):
     """One pool. Build it through `checked` when it comes from outside.
 
-    `balance_0`, `balance_1` in units of asset 0 and 1. `rate_0`, `rate_1` bring units to 18 decimals, times the coin's own rate if it
-    has one (wstETH), and are counted in 1e-18: 10^(36 - decimals) for a plain coin. `amp` is A times `amp_precision`: 100, or 1 in
+    `balance_0`, `balance_1` in units of asset 0 and 1. `rate_0`, `rate_1` bring units to 18 decimals, times the coin's own rate
+    (wstETH has one), and are counted in 1e-18: 10^(36 - decimals) for a plain coin. `amp` is A times `amp_precision`: 100, or 1 in
     3pool and its age. `fee` is of what goes out, `admin_fee` the part of it that leaves the pool at once, both in 1e-10.
     """
 
