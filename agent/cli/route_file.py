@@ -17,10 +17,10 @@ from agent.market.described import Described, pairs, reached, view
 from agent.market.document import BYTES_MAX
 from agent.market.file import parse
 from agent.market.view import View
-from agent.routing.cost import GasPrice
+from agent.routing.cost import Charge, GasPrice
 from agent.routing.naive import naive
-from agent.routing.problem import Order, Rules
 from agent.routing.split import NoRoute, Route, split
+from agent.routing.terms import Order, Rules
 
 STDIN = "-"
 SHOWN_MAX = 12  # names in an error
@@ -89,16 +89,18 @@ def answer(described: Described, ask: Ask) -> Answer:
     seen = reached(described, view(described, ask.market), ask.side, ask.base_asset, ask.quote_asset)
     gas, capacity = gas_of(described, ask.market.partition("/")[2]), capacity_of(described)
 
-    def once() -> tuple[Route | NoRoute, int]:
+    charges = {name: Charge(pips, "conversion") for name, pips in seen.cost_pips.items()}
+
+    def routed(*, is_explained: bool) -> tuple[Route | NoRoute, int]:
         start = time.perf_counter_ns()
-        found = split(seen.view, ask.side, ask.quantity, capacity, gas, ask.limit, ask.rules)
+        found = split(seen.view, ask.side, ask.quantity, capacity, gas, ask.limit, ask.rules, charges, is_explained=is_explained)
         return found, time.perf_counter_ns() - start
 
-    found, took = once()
+    found, took = routed(is_explained=True)
     if isinstance(found, NoRoute):
         raise LiquidityError(f"no route: {'; '.join(reason.text for reason in (*found.reasons, *found.rejected))}")
     if took < REPEAT_BELOW_NS:
-        took = int(statistics.median(once()[1] for _ in range(REPEATS)))
+        took = int(statistics.median(routed(is_explained=False)[1] for _ in range(REPEATS)))
     assert seen.view.mid is not None, "without a middle there is no route"
     order = Order(ask.side, ask.quantity, found.quote.asset, seen.view.mid, None, Rules())
     cost = conversion_up(found, seen.cost_pips)

@@ -52,10 +52,10 @@ def answer_json(found: Answer) -> dict[str, Any]:
         "gas": route.gas,
         "conversion_cost": found.conversion_cost,
         "average_price": plain(average(found)),
-        "marginal_price": plain(marginal(found)),
+        "marginal_price": plain(found.route.marginal_price),
         "mid": plain(_mid(found)),
         "against_mid_bps": against_mid(found),
-        "gap_bps": gap(found),
+        "gap_bps": found.route.gap_bps,
         "time_us": found.time_us,
         "legs": [_leg(piece, ask.side) for piece in route.pieces],
         "counterfactuals": {
@@ -77,16 +77,6 @@ def average(found: Answer) -> float:
     """After fees and gas, per coin that is placed."""
     placed = decimal_of(found.route.quantity - found.route.unplaced)
     return float(decimal_of(found.route.quote) / placed)
-
-
-def marginal(found: Answer) -> float:
-    prices = [piece.price for piece in found.route.pieces]
-    worst = min(prices) if found.ask.side == "sell" else max(prices)
-    return float(getattr(found.route, "marginal_price", worst))
-
-
-def gap(found: Answer) -> float:
-    return float(getattr(found.route, "gap_bps", 0.0))
 
 
 def against_mid(found: Answer) -> float:
@@ -164,9 +154,9 @@ def _totals(found: Answer, names: Names) -> RenderableType:
     route = found.route
     rows = [
         ("average price", f"{_price(average(found))}  {bps(against_mid(found))} against mid {_price(_mid(found))}"),
-        ("marginal price", f"{_price(marginal(found))}  the last coin, after its fee"),
+        ("marginal price", f"{_price(found.route.marginal_price)}  the last coin, after its fee"),
         ("gas", named(route.gas) if route.gas else "none"),
-        ("at most missed", f"{gap(found):.2g} bps of the best that is possible"),
+        ("at most missed", f"{found.route.gap_bps:.2g} bps of the best that is possible"),
         ("found in", f"{found.time_us:,.0f} µs"),
     ]
     if found.conversion_cost:

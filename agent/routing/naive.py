@@ -2,21 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 
-from agent.domain.amount import Amount
+import msgspec
+
 from agent.domain.events import Alternative
 from agent.market.view import Source
+from agent.routing.compare import total
 from agent.routing.cost import GasPrice
 from agent.routing.exact import Broken, Leg, exact_leg
-from agent.routing.problem import Order, Task, pose, scale
-from agent.routing.worth import net
+from agent.routing.problem import Task, pose
+from agent.routing.terms import Order, Rules
 
 BEST_PRICE = "best first price"
 EQUAL_PARTS = "equal parts"
 
 
 def naive(order: Order, sources: Sequence[Source], gas: Mapping[int, GasPrice]) -> tuple[Alternative, ...]:
-    """Both, over every source that can be priced; balances count nowhere. What rounding to lots leaves is left out of the value."""
-    task = pose(order, sources, None, gas)
+    """Both, over every source that can be priced; balances and the limit are ignored. What lots leave over is not in the value."""
+    free = msgspec.structs.replace(order, limit=None, rules=Rules(), charges={})
+    task = pose(free, sources, None, gas)
     if not task.sources:
         return ()
     best = min(range(len(task.sources)), key=lambda i: task.problem.curves[i].u[0])
@@ -35,12 +38,9 @@ def _shared(task: Task, chosen: Sequence[int], gas: Mapping[int, GasPrice], name
     for i in chosen:
         found = task.sources[i].instrument
         size = found.lot_units if found.is_book else 1
-        base = part // scale(order, found) // size * size
+        base = part // task.terms[i].scale // size * size
         leg = exact_leg(order, task.sources[i], i, base) if base else Broken(i, f"{found.id}: its part is less than a lot")
         if isinstance(leg, Broken):
             return Alternative(name, None, f"could not fill its part: {leg.why}")
         legs.append(leg)
-    placed = sum(leg.base * scale(order, task.sources[leg.i].instrument) for leg in legs)
-    whole = Order(order.side, Amount(placed, order.quantity.asset), order.quote, order.mid, order.limit, order.rules)
-    worth = net(whole, task.sources, legs, gas)
-    return Alternative(name, Amount(worth if order.side == "sell" else -worth, order.quote), why)
+    return Alternative(name, total(task, legs, gas), why)

@@ -71,7 +71,7 @@ def test_the_example_to_the_unit() -> None:
     assert (pool_at.id, pool_at.base.id, pool_at.base_is_token0, pool_at.gas) == ("uniswap:v2-3000", WETH, True, 66_000)
     assert found.sources[0].mid == Price(2_500, 1)
     assert found.chains[0].wei_per_gas == 2 * 10**9
-    assert found.chains[0].coin_prices == {"USDT": Price(2_500, 1)}
+    assert found.chains[0].coin_prices == {"USDT": Price(2_500, 1), "DAI": Price(2_500, 1)}
     assert found.balances is None
     assert found.conversions[0].cost_pips == 80
 
@@ -292,7 +292,7 @@ def test_noise_is_refused(text: bytes) -> None:
 def test_the_schema_knows_every_row_of_the_example() -> None:
     schema = document.schema()
     names = {name for row in schema["$defs"].values() for name in row["properties"]}
-    used = {step for path in leaves(example()) for step in path if isinstance(step, str)} - {"USDT"}
+    used = {step for path in leaves(example()) for step in path if isinstance(step, str)} - {"USDT", "DAI"}
     assert used <= names
     assert all(row.get("additionalProperties") is False for row in schema["$defs"].values())
     tick = schema["$defs"]["BookRow"]["properties"]["tick"]
