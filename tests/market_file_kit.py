@@ -53,7 +53,7 @@ def books(draw: st.DrawFn, name: str, base: str, quote: str, decimals: tuple[int
         "lot": decimal(lot, decimals[0]),
         "bids": rows[:cut][::-1],
         "asks": rows[cut:],
-        "min_notional": decimal(draw(st.integers(0, 10**12)), decimals[1]),
+        "min_notional": decimal(draw(st.sampled_from([0, 0, 10**6, 10**12])), decimals[1]),
     }
     return found | draw(fees())
 
@@ -96,11 +96,11 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     turned = draw(st.booleans())
     found["pools"] = [
         draw(pools(f"amm:{k}", pair[::-1] if turned else pair, at_chain[::-1] if turned else at_chain))
-        for k in range(draw(st.integers(0, 3)))
+        for k in range(draw(st.integers(1, 3)))
     ]
-    price = decimal(draw(st.integers(1, 10**24)), 18)
+    price = decimal(draw(st.integers(1, 10**20)), 18)
     found["chains"] = [{"chain_id": 1, "gas_price_gwei": decimal(draw(st.integers(0, 10**12)), 9), "coin_prices": {"BBB": price}}]
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)) == 0:
         names = [f"{one['symbol']}@{one['home']}" for one in assets]
         kept = draw(st.lists(st.sampled_from(names), unique=True))
         found["balances"] = {name: decimal(draw(st.integers(0, 10**24)), 0) for name in kept}

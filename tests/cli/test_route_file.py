@@ -1,9 +1,10 @@
 """`isthmus route --market FILE`: what it prints, what it refuses, and whether a solver that shares nothing with it agrees."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from itertools import product
 from math import sqrt
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 
 import pytest
 from cli_kit import Done, isthmus
-from market_file_kit import example, text_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from market_file_kit import amounts, documents, example, text_of
 
 from agent.cli import route_file, route_shown
 from agent.cli.show import jsonable
+from agent.domain.errors import IsthmusError
 from agent.market.file import parse
 
 KEYS = {
@@ -152,6 +156,20 @@ def test_dear_gas_keeps_pools_out() -> None:
     assert {one["code"] for one in dear["left_out"]} == {"GAS_NOT_EARNED"}
     none = route(example() | {"chains": []}, sell="12 ETH")
     assert {one["code"] for one in none["left_out"]} == {"NO_GAS_PRICE"}
+
+
+@settings(suppress_health_check=list(HealthCheck), deadline=None)
+@given(documents(), st.sampled_from(["sell", "buy"]), amounts(18, 10**20), st.sampled_from([None, "0.5", "2000000"]))
+def test_every_sound_file_gets_an_answer_or_one_line(rows: dict[str, Any], side: str, number: str, limit: str | None) -> None:
+    """Also with numbers of every size: nothing overflows, nothing is divided by zero, and what is placed adds up."""
+    with contextlib.suppress(IsthmusError), localcontext() as exact:  # a refusal is an answer too
+        exact.prec = 80
+        found = route(rows, coin="BBB", limit=limit, **{side: f"{number} AAA"})
+        base, quote = ("amount_in", "amount_out") if side == "sell" else ("amount_out", "amount_in")
+        assert sum(units(leg[base]) for leg in found["legs"]) == units(found["placed"])
+        assert units(found["placed"]) + units(found["unplaced"]) == Decimal(number)
+        gas = units(found["gas"]) * (1 if side == "buy" else -1)
+        assert units(found["quote"]) == sum(units(leg[quote]) for leg in found["legs"]) + gas
 
 
 # -- what a solver of one's own says -----------------------------------------------------------------------------------
