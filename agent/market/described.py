@@ -1,11 +1,13 @@
 """A market as somebody described it, instead of as venues stream it: which pairs trade in it, and each of them as a view."""
 
 from collections.abc import Mapping
+from fractions import Fraction
+from math import ceil, prod
 
 import msgspec
 
 from agent.domain.amount import Amount, Asset
-from agent.domain.instrument import Side
+from agent.domain.instrument import PIPS, Side
 from agent.domain.plan import Reason
 from agent.domain.price import Price
 from agent.market.view import Source, View, middle
@@ -23,11 +25,17 @@ class ChainCost(msgspec.Struct, frozen=True):
 
 
 class Conversion(msgspec.Struct, frozen=True):
-    """Turning `source` into `target`, of the same group, costs `cost_pips` of the value."""
+    """One coin of `source` becomes `price` coins of `target`, of the same group, less `cost_pips` millionths of them."""
 
     source: Asset
     target: Asset
+    price: Price
     cost_pips: int
+
+    @property
+    def kept(self) -> Fraction:
+        """Coins received for one that is given."""
+        return Fraction(self.price.num, self.price.den) * (PIPS - self.cost_pips) / PIPS
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -84,7 +92,10 @@ def _reversed(market: str) -> str:
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """What trading costs somebody who holds, or wants, one particular asset: millionths of the value, by Instrument.id."""
+    """What trading costs somebody who holds, or wants, one particular asset: millionths of the value, by Instrument.id.
+
+    Below zero where the other asset is worth more.
+    """
 
     view: View
     cost_pips: Mapping[str, int]
@@ -96,7 +107,7 @@ def reached(described: Described, found: View, side: Side, base: Asset | None, q
     Selling turns `base` into what the source takes, and what it pays into `quote`; buying the reverse. A source without the
     conversion for it is left out with its reason.
     """
-    costs = {(one.source.id, one.target.id): one.cost_pips for one in described.conversions}
+    kept_of = {(one.source.id, one.target.id): one.kept for one in described.conversions}
     kept: list[Source] = []
     pips: dict[str, int] = {}
     refused: list[Reason] = []
@@ -104,12 +115,13 @@ def reached(described: Described, found: View, side: Side, base: Asset | None, q
         one = source.instrument
         steps = [(base, one.base), (one.quote, quote)] if side == "sell" else [(quote, one.quote), (one.base, base)]
         needed = [(start.id, end.id) for start, end in steps if start is not None and end is not None and start != end]
-        missing = [step for step in needed if step not in costs]
+        missing = [step for step in needed if step not in kept_of]
         if missing:
             start, end = missing[0]
             refused.append(Reason(NO_CONVERSION, f"{one.id}: the file has no conversion from {start} to {end}"))
             continue
         kept.append(source)
         if needed:
-            pips[one.id] = sum(costs[step] for step in needed)
+            kept_part = prod((kept_of[step] for step in needed), start=Fraction(1))
+            pips[one.id] = ceil((1 - kept_part if side == "sell" else 1 / kept_part - 1) * PIPS)
     return Reach(msgspec.structs.replace(found, sources=tuple(kept), untrusted=(*found.untrusted, *refused)), pips)

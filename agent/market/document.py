@@ -18,6 +18,7 @@ from agent.liquidity.concentrated import SWAP_GAS as CONCENTRATED_GAS
 from agent.liquidity.tick_math import TICK_MAX, TICK_MIN
 
 BYTES_MAX = 32 * 2**20
+SHOWN_MAX = 300  # characters of an error
 V4_EXTRA_GAS = 15_000  # measured beside v3; see liquidity.concentrated
 BATCH_GAS = 75_000  # a transaction without its legs, as routing.cost has it
 
@@ -136,11 +137,15 @@ class ChainRow(_Row, frozen=True):
 
 
 class ConversionRow(_Row, frozen=True):
-    """What it costs to turn one asset of a group into another. Counts when an order names an asset instead of its group."""
+    """What turns one asset of a group into another. Counts when an order names an asset instead of its group.
+
+    `price`: coins received for one that is given, where the peg is not quite one; `cost_bps` come off that.
+    """
 
     source: AssetId = msgspec.field(name="from")
     target: AssetId = msgspec.field(name="to")
     cost_bps: Number
+    price: Number = "1"
 
 
 class LimitsRow(_Row, frozen=True):
@@ -177,15 +182,20 @@ def decode(text: bytes) -> Document:
     except msgspec.ValidationError as error:
         match = _PLACE.fullmatch(str(error))
         place, what = (match[2], match[1]) if match else ("", str(error))
-        raise UsageError(f"{place or 'the file'}: {what}") from None
+        raise UsageError(_tame(f"{place or 'the file'}: {what}")) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"this is not JSON: {error}") from None
+        raise UsageError(_tame(f"this is not JSON: {error}")) from None
     return found
 
 
 def schema() -> dict[str, Any]:
     """The same as a JSON schema (draft 2020-12), for editors and other programs."""
     return msgspec.json.schema(Document)
+
+
+def _tame(text: str) -> str:
+    """One line of bounded length without characters that would draw on a terminal: keys of the file stand in it as they are."""
+    return "".join(one if one.isprintable() else "?" for one in text[:SHOWN_MAX])
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

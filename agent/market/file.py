@@ -243,7 +243,7 @@ def _conversion(row: ConversionRow, assets: Mapping[str, Asset], at: str) -> Con
     pips = parse_units(row.cost_bps, 2, f"{at}.cost_bps")
     if pips >= PIPS:
         raise NumberError(f"{at}.cost_bps: {row.cost_bps} basis points are all there is, or more")
-    return Conversion(source, target, pips)
+    return Conversion(source, target, _price(row.price, f"{at}.price"), pips)
 
 
 def _limits(row: LimitsRow) -> Limits:

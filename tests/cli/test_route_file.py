@@ -143,6 +143,11 @@ def test_conversions_move_the_split_and_never_the_money() -> None:
     pools = sum(units(leg["amount_out"]) for leg in fixed["legs"] if leg["kind"] != "book")
     assert units(fixed["conversion_cost"]) == pytest.approx(pools * Decimal("0.8") / 10_000, rel=Decimal("1e-6"))
     assert units(fixed["quote"]) == sum(units(leg["amount_out"]) for leg in fixed["legs"]) - units(fixed["gas"])
+    worth_more = [{"from": "USDT@eip155:1", "to": "USDT@binance", "price": "1.0009", "cost_bps": "0"}]
+    pegged = route(example() | {"conversions": worth_more}, sell="40 ETH", coin="USDT@binance")
+    kept = {leg["source"]: leg["share"] for leg in pegged["legs"]}
+    assert kept["binance:ETHUSDT"] < share["binance:ETHUSDT"]
+    assert units(pegged["conversion_cost"]) < 0
     stuck = route(example(), buy="4 ETH", coin="USDT@binance")
     assert [leg["source"] for leg in stuck["legs"]] == ["binance:ETHUSDT"]
     assert {one["code"] for one in stuck["left_out"]} == {"NO_CONVERSION"}

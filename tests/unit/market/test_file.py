@@ -131,8 +131,16 @@ def test_conversions_count_where_an_asset_is_named() -> None:
     paying = reached(found, seen, "buy", None, found.assets[USDT])
     assert [source.instrument.id for source in paying.view.sources] == ["binance:ETHUSDT"]
     assert {reason.code for reason in paying.view.untrusted} == {NO_CONVERSION}
-    assert "no conversion from USDT@binance to USDT@eip155:1" in paying.view.untrusted[0].text
     assert paying.view.mid == seen.mid
+    pegged = [
+        {"from": CHAIN_USDT, "to": USDT, "price": "1.0004", "cost_bps": "1"},
+        {"from": USDT, "to": CHAIN_USDT, "cost_bps": "20"},
+    ]
+    found = parse(text_of(_with(example(), conversions=pegged)))
+    dollars = found.assets[USDT]
+    assert set(reached(found, seen, "sell", None, dollars).cost_pips.values()) == {-299}, "1 - 1.0004 * 0.9999, rounded up"
+    assert set(reached(found, seen, "buy", None, dollars).cost_pips.values()) == {2_005}, "1 / 0.998 - 1, rounded up"
+    assert "no conversion from USDT@binance to USDT@eip155:1" in paying.view.untrusted[0].text
 
 
 def test_balances() -> None:
@@ -192,6 +200,8 @@ WRONG = {
     "a price twice": (("books", 0, "asks", 1, 0), "2500.10", "books[0].asks[1]: levels stand best first, each price once"),
     "crossed": (("books", 0, "bids", 0, 0), "2500.10", "books[0]: crossed; its best bid 2500.10 is not below its best ask 2500.10"),
     "unknown key": (("books", 0, "tik"), "1", "books[0]: Object contains unknown field `tik`"),
+    "a key that draws": (("books", 0, "\x1b[31m\n"), "1", "books[0]: Object contains unknown field `?[31m?`"),
+    "an endless key": (("books", 0, "k" * 100_000), "1", "books[0]: Object contains unknown field `kkkk"),
     "unknown kind": (("pools", 0, "kind"), "v9", "pools[0].kind: Invalid value 'v9'"),
     "unknown asset": (("pools", 0, "assets", 0), "DOGE@x", "pools[0].assets[0]: 'DOGE@x' is no asset of this file"),
     "balance of no asset": (("balances",), {"DOGE@x": "1"}, "balances: 'DOGE@x' is no asset"),
