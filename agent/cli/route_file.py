@@ -24,8 +24,8 @@ from agent.routing.terms import Order, Rules
 
 STDIN = "-"
 SHOWN_MAX = 12  # names in an error
-REPEATS = 9  # the time that is told is the median of so many, after the first
-REPEAT_BELOW_NS = 50_000_000  # one run that takes longer than this is told as it is
+REPEATS = 9  # the time that is told is the median of so many runs, without words and alternatives
+REPEAT_BELOW_NS = 50_000_000  # a run that takes longer than this is not repeated
 ENDLESS = 10**15  # coins, where the file names no balances
 
 
@@ -96,11 +96,12 @@ def answer(described: Described, ask: Ask) -> Answer:
         found = split(seen.view, ask.side, ask.quantity, capacity, gas, ask.limit, ask.rules, charges, is_explained=is_explained)
         return found, time.perf_counter_ns() - start
 
-    found, took = routed(is_explained=True)
+    found, _ = routed(is_explained=True)
     if isinstance(found, NoRoute):
         raise LiquidityError(f"no route: {'; '.join(reason.text for reason in (*found.reasons, *found.rejected))}")
+    took: float = routed(is_explained=False)[1]
     if took < REPEAT_BELOW_NS:
-        took = int(statistics.median(routed(is_explained=False)[1] for _ in range(REPEATS)))
+        took = statistics.median(routed(is_explained=False)[1] for _ in range(REPEATS))
     assert seen.view.mid is not None, "without a middle there is no route"
     order = Order(ask.side, ask.quantity, found.quote.asset, seen.view.mid, None, Rules())
     cost = conversion_up(found, seen.cost_pips)

@@ -62,6 +62,12 @@ def size_in(pool: StableSwap, part: float, zero_for_one: bool) -> int:
     return max(1, int((pool.balance_0 if zero_for_one else pool.balance_1) * part))
 
 
+def test_a_published_quote() -> None:
+    """The example in the documentation of curvesim, Curve's own simulator: 150 of 500,000 each, A = 250, 4 basis points."""
+    pool = StableSwap(500_000 * 10**6, 500_000 * 10**6, 250, 4_000_000, SIX, SIX, 1)
+    assert pool.swap_in(150 * 10**6, True).amount_out == 149_939_820
+
+
 PARTS = st.floats(1e-9, 20.0)
 
 
