@@ -63,6 +63,11 @@ def test_the_page_of_market_files_names_every_key() -> None:
     named = set(re.findall(r"`(\w+)`", MARKET_PAGE.read_text(encoding="utf-8")))
     rows = document.schema()["$defs"].values()
     assert {key for row in rows for key in row["properties"]} - named == set()
+    gas = re.findall(r"(\d{5,6}) (?:for )?(v2|v3|v4|stable)", MARKET_PAGE.read_text(encoding="utf-8"))
+    kinds = {
+        row["properties"]["kind"]["enum"][0]: row["properties"]["gas"]["default"] for row in rows if "kind" in row["properties"]
+    }
+    assert {kind: int(units) for units, kind in gas} == kinds
 
 
 def timeless(shown: str) -> list[str]:

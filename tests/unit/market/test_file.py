@@ -21,6 +21,7 @@ from agent.liquidity.stable import StableSwap
 from agent.market import document
 from agent.market.described import NO_CONVERSION, pairs, reached, turned, view
 from agent.market.file import parse
+from agent.routing.cost import BATCH_GAS
 
 QUICK_S = 2.0
 ETH, USDT, CHAIN_USDT, WETH = "ETH@binance", "USDT@binance", "USDT@eip155:1", "WETH@eip155:1"
@@ -71,6 +72,7 @@ def test_the_example_to_the_unit() -> None:
     assert (pool_at.id, pool_at.base.id, pool_at.base_is_token0, pool_at.gas) == ("uniswap:v2-3000", WETH, True, 66_000)
     assert found.sources[0].mid == Price(2_500, 1)
     assert found.chains[0].wei_per_gas == 2 * 10**9
+    assert found.chains[0].batch_gas == BATCH_GAS
     assert found.chains[0].coin_prices == {"USDT": Price(2_500, 1), "DAI": Price(2_500, 1)}
     assert found.balances is None
     assert found.conversions[0].cost_pips == 80
