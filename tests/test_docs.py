@@ -13,10 +13,12 @@ import pytest
 from cli_kit import environment, isthmus
 
 from agent.config import Reconcile
+from agent.market import document
 from agent.settlement.knobs import Knobs
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+MARKET_PAGE = ROOT / "docs" / "market-file.md"
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 TIMEOUT_S = 110
 COMMANDS = [
@@ -28,37 +30,68 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-def blocks() -> list[list[str]]:
+def blocks(page: Path = README) -> list[list[str]]:
     """The commands of every block that is to be run."""
-    found = [text for skipped, text in BLOCK.findall(README.read_text(encoding="utf-8")) if not skipped]
+    found = [text for skipped, text in BLOCK.findall(page.read_text(encoding="utf-8")) if not skipped]
     return [[line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")] for text in found]
 
 
 @pytest.mark.chain
 @pytest.mark.parametrize("commands", blocks())
 def test_the_readme_runs(commands: list[str], tmp_path: Path) -> None:
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "isthmus").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m agent "$@"\n')
-    (tools / "isthmus").chmod(0o755)
     place = tmp_path / "here"
     place.mkdir()
-    script = "set -e\n" + "".join(f"echo {shlex.quote('$ ' + command)}\n{command}\n" for command in commands)
-    path = f"{tools}:{environment()['PATH']}"
     try:
-        done = subprocess.run(
-            ["sh", "-c", script],
-            cwd=place,
-            env=environment(PATH=path),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-3_000:] + done.stderr
+        run(commands, place, tmp_path / "bin")
     finally:
         for settings in place.rglob("sandbox.json"):  # a block that failed half way leaves nothing running
             isthmus("sandbox", "down", "--home", settings.parent, at=place)
+
+
+def test_the_page_of_market_files_runs(tmp_path: Path) -> None:
+    """Its example is read, every command of it works, and the answer that it shows is the answer."""
+    text = MARKET_PAGE.read_text(encoding="utf-8")
+    (tmp_path / "market.json").write_text(text.partition("```json\n")[2].partition("```")[0])
+    for commands in blocks(MARKET_PAGE):
+        run(commands, tmp_path, tmp_path / "bin")
+    command, shown = re.findall(r"<!-- printed by: isthmus ([^\n]+) -->\n```text\n(.*?)```", text, re.DOTALL)[0]
+    done = isthmus(*shlex.split(command), at=tmp_path)
+    assert timeless(shown) == timeless(done.out)
+
+
+def test_the_page_of_market_files_names_every_key() -> None:
+    named = set(re.findall(r"`(\w+)`", MARKET_PAGE.read_text(encoding="utf-8")))
+    rows = document.schema()["$defs"].values()
+    assert {key for row in rows for key in row["properties"]} - named == set()
+    gas = re.findall(r"(\d{5,6}) (?:for )?(v2|v3|v4|stable)", MARKET_PAGE.read_text(encoding="utf-8"))
+    kinds = {
+        row["properties"]["kind"]["enum"][0]: row["properties"]["gas"]["default"] for row in rows if "kind" in row["properties"]
+    }
+    assert {kind: int(units) for units, kind in gas} == kinds
+
+
+def timeless(shown: str) -> list[str]:
+    """Lines without the one that tells how long it took, and without the space that fills tables up."""
+    return [line.rstrip() for line in shown.splitlines() if not line.startswith("found in")]
+
+
+def run(commands: list[str], place: Path, tools: Path) -> None:
+    """A block in a shell, in a folder of its own, with `isthmus` on the path."""
+    tools.mkdir(exist_ok=True)
+    (tools / "isthmus").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m agent "$@"\n')
+    (tools / "isthmus").chmod(0o755)
+    script = "set -e\n" + "".join(f"echo {shlex.quote('$ ' + command)}\n{command}\n" for command in commands)
+    path = f"{tools}:{environment()['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=place,
+        env=environment(PATH=path),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

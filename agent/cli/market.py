@@ -1,16 +1,20 @@
 """`quote` and `route`: look at the market without trading."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from agent.app import settings_of
-from agent.cli import look, words
+from agent.cli import look, route_file, route_shown, words
 from agent.cli.options import Config, Json, Market, Quantity, Side, run_async
 from agent.cli.show import Names, bps, line, money, named, out, print_json, short
 from agent.cli.tables import alternatives_table, route_lines
 from agent.domain.amount import Amount, group_asset
+from agent.domain.errors import UsageError
 from agent.domain.price import bps_between, price_of
+from agent.market import document
 
 
 def quote(market: Market, side: Side, qty: Quantity, config: Config = None, as_json: Json = False) -> None:
@@ -37,14 +41,58 @@ def quote(market: Market, side: Side, qty: Quantity, config: Config = None, as_j
 
 
 def route(
-    market: Market,
-    side: Side,
-    qty: Quantity,
+    market: Annotated[
+        str | None, typer.Argument(help="The pair, for example ETH/USDT.", metavar="PAIR", show_default=False)
+    ] = None,
+    side: Annotated[Literal["sell", "buy"] | None, typer.Option("--side", help="Of the base coin.")] = None,
+    qty: Annotated[str | None, typer.Option("--qty", help="How much of the base coin, for example 40 or 0.25.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also show every alternative and every source left out.")] = False,
     config: Config = None,
+    market_file: Annotated[
+        str | None,
+        typer.Option("--market", metavar="FILE", help="A market described in JSON instead of PAIR; - reads it from stdin."),
+    ] = None,
+    sell: Annotated[str | None, typer.Option("--sell", metavar="AMOUNT", help="With --market: what to sell, '40 ETH'.")] = None,
+    buy: Annotated[str | None, typer.Option("--buy", metavar="AMOUNT", help="With --market: what to buy, '40 ETH'.")] = None,
+    coin: Annotated[str | None, typer.Option("--for", metavar="COIN", help="With --market: what it is traded against.")] = None,
+    limit: Annotated[
+        str | None, typer.Option("--limit", metavar="PRICE", help="With --market: the worst price of any piece.")
+    ] = None,
+    legs: Annotated[int | None, typer.Option("--legs", min=1, max=1_000, help="With --market: at most so many pieces.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of market files.")] = False,
     as_json: Json = False,
 ) -> None:
-    """How a quantity would be split now, with what the account holds at each place."""
+    """How a quantity would be split, over your venues now or over a market in a file.
+
+    Over your venues, with what the account holds at each place: PAIR --side --qty. Over a file: --market with --sell or --buy.
+    """
+    here, there = {"PAIR": market, "--side": side, "--qty": qty}, {"--sell": sell, "--buy": buy, "--for": coin, "--limit": limit}
+    there["--legs"] = None if legs is None else str(legs)
+    if schema:
+        print_json(document.schema())
+    elif market_file is not None:
+        _refuse(here | {"--config": config}, "--market, which wants --sell or --buy with an amount and needs no settings")
+        if (sell is None) == (buy is None):
+            raise UsageError("--market wants one of --sell and --buy, for example --sell '40 ETH'")
+        described = route_file.read(market_file)
+        found = route_file.answer(described, route_file.question(described, sell, buy, coin, limit, legs))
+        route_shown.show_json(found) if as_json else route_shown.show(found, explain=explain)
+    elif market is None or side is None or qty is None:
+        _refuse(there, "your venues: add --market FILE, or say PAIR --side sell --qty 40")
+        missing = ", ".join(name for name, value in here.items() if value is None)
+        raise UsageError(f"missing {missing}: say PAIR --side sell --qty 40, or --market FILE --sell '40 ETH'")
+    else:
+        _refuse(there, "your venues: add --market FILE and leave PAIR, --side and --qty away, or the reverse")
+        _over_venues(market, side, qty, config, explain=explain, as_json=as_json)
+
+
+def _refuse(given: Mapping[str, object], where: str) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise UsageError(f"{', '.join(names)} cannot go with {where}")
+
+
+def _over_venues(market: str, side: Literal["sell", "buy"], qty: str, config: Path | None, *, explain: bool, as_json: bool) -> None:
     wanted = words.quantity(qty, words.pair(market))
     loaded = settings_of(config)
     base, coin = words.traded(words.pair(market), loaded)

@@ -7,14 +7,14 @@ import msgspec
 from agent.domain.amount import Asset
 
 PIPS = 1_000_000
-Protocol = Literal["v2", "v3", "v4"]
+Protocol = Literal["v2", "v3", "v4"]  # Uniswap's
 Side = Literal["sell", "buy"]  # always of the base
 
 
 class Pool(msgspec.Struct, frozen=True):
     """Where a pool lives. v2 and v3 have a contract of their own (`address`); v4 pools are an id inside the manager."""
 
-    protocol: Protocol
+    protocol: Protocol | Literal["stable"]
     address: str
     token0: str
     token1: str

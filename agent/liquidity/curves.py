@@ -13,12 +13,14 @@ to the same two lines, with a = L / sqrt(gamma):
 so base is linear in lambda^(-1/2): a sum over sources is piecewise linear and can be solved exactly. A v2 pool is
 one such stretch with L = sqrt(reserve * reserve) (its curve has no end), a v3 or v4 pool one per range between
 initialised ticks. A book level is a step: price p and size q become p gamma and q when selling, p / gamma and q
-gamma when buying, as the fee is kept from what is received. (Angeris, Evans, Chitra and Boyd, "Optimal Routing for
+gamma when buying, as the fee is kept from what is received. A stableswap pool has no such stretches: between close knots
+a straight line in lambda^(-1/2) stands for its curve (`stable_knots`). (Angeris, Evans, Chitra and Boyd, "Optimal Routing for
 Constant Function Market Makers", 2021, for marginal prices; the algebra above is ours and is tested against exact
 quotes.)
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from math import inf, sqrt
 
 import msgspec
@@ -27,9 +29,11 @@ from agent.domain.instrument import PIPS
 from agent.liquidity.concentrated import Concentrated, swap_fee_pips
 from agent.liquidity.constant_product import ConstantProduct
 from agent.liquidity.depth import Depth
+from agent.liquidity.stable import FEE_UNITS, StableSwap
+from agent.liquidity.stable_knots import coins, knots
 from agent.liquidity.tick_math import sqrt_price_at_tick
 
-Source = ConstantProduct | Concentrated | Depth
+Source = ConstantProduct | Concentrated | StableSwap | Depth
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -59,6 +63,8 @@ def segments(
             return _constant_product(source, selling, decimals, base_is_0)
         case Concentrated():
             return _concentrated(source, selling, decimals, base_is_0)
+        case StableSwap():
+            return _stable(source, selling, decimals, base_is_0)
 
 
 def absorbed(curve: tuple[Segment, ...], price: float, *, selling: bool) -> float:
@@ -127,6 +133,19 @@ def _concentrated(pool: Concentrated, selling: bool, decimals: tuple[int, int], 
         slope = liquidity * slope_unit
         found.append(Segment(start, end, slope, slope * abs(end**-0.5 - start**-0.5)))
     return tuple(found)
+
+
+def _stable(pool: StableSwap, selling: bool, decimals: tuple[int, int], base_is_0: bool) -> tuple[Segment, ...]:
+    """The fee is taken from what comes out: from the quote when selling, from the base when buying."""
+    zero_for_one = selling == base_is_0
+    gamma = 1.0 - pool.fee / FEE_UNITS
+    per_in, per_out = coins(pool, zero_for_one, decimals)
+    per_base, price_factor = (per_in, gamma * per_in / per_out) if selling else (per_out / gamma, per_out / per_in / gamma)
+    u_factor = price_factor**-0.5
+    rows = [(price_factor / (u * u), u * u_factor, base / per_base) for u, base in knots(pool, zero_for_one, selling)]
+    return tuple(
+        Segment(near[0], far[0], (far[2] - near[2]) / (far[1] - near[1]), far[2] - near[2]) for near, far in pairwise(rows)
+    )
 
 
 def _ranges_down(pool: Concentrated) -> Iterator[tuple[int, int, int]]:

@@ -27,6 +27,7 @@ from agent.domain.price import Price, bps_between, rounded, ticks_price
 from agent.liquidity.concentrated import Concentrated, checked
 from agent.liquidity.constant_product import ConstantProduct
 from agent.liquidity.depth import Depth
+from agent.liquidity.stable import StableSwap, spot
 from agent.market.book import Book
 from agent.market.quality import BAD_POOL, NO_POOL, QualityLimits, book_trouble, outlier_trouble, pool_trouble
 
@@ -38,7 +39,8 @@ SURELY = 0.5e-4  # of the distance in bps that makes an outlier: half of it is n
 _Q192 = 1 << 192
 _CHAIN = "eip155:"
 
-Liquidity = Depth | ConstantProduct | Concentrated
+PoolLiquidity = ConstantProduct | Concentrated | StableSwap
+Liquidity = Depth | PoolLiquidity
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -155,10 +157,7 @@ class Market:
                 untrusted.append(reason)
             else:
                 trusted.append(source)
-        books = [source.mid for source in trusted if source.instrument.is_book]
-        mids = books or [source.mid for source in trusted]
-        mid = rounded(_median(sorted(mids, key=_rank))) if mids else None
-        return View(market, now_ns, mid, tuple(trusted), tuple(untrusted), self.heads())
+        return View(market, now_ns, middle(trusted), tuple(trusted), tuple(untrusted), self.heads())
 
     def _list(self, fact: Listed) -> None:
         """A venue's list replaces what it listed before; books and pools of what stays unchanged are kept."""
@@ -222,14 +221,23 @@ def chain_of(instrument: Instrument) -> int | None:
     return int(number) if home.startswith(_CHAIN) and number.isdigit() else None
 
 
-def pool_mid(instrument: Instrument, state: ConstantProduct | Concentrated) -> Price:
+def pool_mid(instrument: Instrument, state: PoolLiquidity) -> Price:
     """The price at which a pool would trade nothing, before its fee: whole quote coins per whole base coin, exact."""
     if isinstance(state, ConstantProduct):
         paid_1, paid_0 = state.reserve_1, state.reserve_0
+    elif isinstance(state, StableSwap):
+        paid_1, paid_0 = spot(state)
     else:
         paid_1, paid_0 = state.sqrt_price_x96**2, _Q192
     quote, base = (paid_1, paid_0) if instrument.base_is_token0 else (paid_0, paid_1)
     return Price(quote * 10**instrument.base.decimals, base * 10**instrument.quote.decimals)
+
+
+def middle(sources: Sequence[Source]) -> Price | None:
+    """The median of the sources' middles, of books alone where there are any, to 18 decimals."""
+    books = [source.mid for source in sources if source.instrument.is_book]
+    mids = books or [source.mid for source in sources]
+    return rounded(_median(sorted(mids, key=_rank))) if mids else None
 
 
 def _pool_fact(found: Instrument, fact: PoolReserves | PoolRanges) -> _PoolFact:

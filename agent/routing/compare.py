@@ -37,6 +37,15 @@ def best_of(side: Side, compared: Sequence[Alternative]) -> Alternative | None:
     return (max if side == "sell" else min)(able, key=lambda one: one.quote.units if one.quote else 0) if able else None
 
 
+def total(task: Task, legs: Sequence[Leg], gas: Mapping[int, GasPrice]) -> Amount:
+    """After fee and gas, without any rest: what really changes hands."""
+    order = task.order
+    placed = sum(leg.base * task.terms[leg.i].scale for leg in legs)
+    whole = msgspec.structs.replace(order, quantity=Amount(placed, order.quantity.asset))
+    worth = net(msgspec.structs.replace(task, order=whole), legs, gas)
+    return Amount(worth if order.side == "sell" else -worth, order.quote)
+
+
 def _alone(task: Task, i: int, gas: Mapping[int, GasPrice]) -> Alternative:
     order, source = task.order, task.sources[i]
     found = source.instrument
@@ -47,7 +56,7 @@ def _alone(task: Task, i: int, gas: Mapping[int, GasPrice]) -> Alternative:
     leg = exact_leg(order, source, i, base)
     if isinstance(leg, Broken):
         return Alternative(found.id, None, f"could not fill all of it: {leg.why.partition(': ')[2]}")
-    return Alternative(found.id, _total(task, [leg], gas), "all of it here, after fee and gas, had the inventory been there")
+    return Alternative(found.id, total(task, [leg], gas), "all of it here, after fee and gas, had the inventory been there")
 
 
 def _venue(order: Order, venue: str, members: Sequence[Source], gas: Mapping[int, GasPrice]) -> Alternative:
@@ -61,13 +70,4 @@ def _venue(order: Order, venue: str, members: Sequence[Source], gas: Mapping[int
     if order.quantity.units - placed >= finest:
         return Alternative(venue, None, "could not fill all of it with all its sources together")
     text = f"all of it here over {len(legs)} of its sources, after fees and gas, had the inventory been there"
-    return Alternative(venue, _total(task, legs, gas), text)
-
-
-def _total(task: Task, legs: Sequence[Leg], gas: Mapping[int, GasPrice]) -> Amount:
-    """After fee and gas, without any rest: what really changes hands."""
-    order = task.order
-    placed = sum(leg.base * task.terms[leg.i].scale for leg in legs)
-    whole = msgspec.structs.replace(order, quantity=Amount(placed, order.quantity.asset))
-    worth = net(msgspec.structs.replace(task, order=whole), legs, gas)
-    return Amount(worth if order.side == "sell" else -worth, order.quote)
+    return Alternative(venue, total(task, legs, gas), text)

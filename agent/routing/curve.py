@@ -17,9 +17,8 @@ import msgspec
 from agent.domain.instrument import PIPS, Instrument, Side
 from agent.domain.market import Level
 from agent.domain.price import Price
-from agent.liquidity.concentrated import Concentrated
-from agent.liquidity.constant_product import ConstantProduct
 from agent.liquidity.curves import segments
+from agent.market.view import PoolLiquidity
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -64,7 +63,7 @@ def worst_ticks(found: Instrument, side: Side, worst: Price) -> int:
     return -(-top // bottom) if side == "sell" else int(top // bottom)
 
 
-def pool_curve(state: ConstantProduct | Concentrated, found: Instrument, side: Side, worst: float) -> Curve:
+def pool_curve(state: PoolLiquidity, found: Instrument, side: Side, worst: float) -> Curve:
     """A pool until its marginal price after the fee reaches `worst` (quote per base), or until what is known of it ends."""
     selling, end = side == "sell", root(worst, side)
     us: list[float] = []

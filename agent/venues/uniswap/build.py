@@ -115,3 +115,5 @@ def _leg(plan: SwapBatch, leg: SwapLeg, config: Config, instruments: Mapping[str
         case "v4":
             key = (pool.token0, pool.token1, instrument.fee_pips, pool.tick_spacing, pool.hooks)
             return router.v4_swap(key, path, amount, bound, exact_in=exact_in)
+        case "stable":
+            raise VenueError(f"{plan.order_id} names the pool {leg.instrument}, which is none of Uniswap's")

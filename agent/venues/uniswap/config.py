@@ -25,7 +25,7 @@ SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}  # fee in pips -> tick spac
 V2_FEE_PIPS = 3_000
 # In gas, measured on the real contracts (tests/chain/test_uniswap_venue.py holds them to it): a leg of v2 adds 54,000, of v3
 # 63,000, of v4 64,000 to 76,000; the batch itself takes 64,000, or 98,000 with a token's first permit. Crossed ticks come on top.
-LEG_GAS: dict[Protocol, int] = {"v2": 55_000, "v3": 70_000, "v4": 80_000}
+LEG_GAS: dict[str, int] = {"v2": 55_000, "v3": 70_000, "v4": 80_000}
 BATCH_BASE_GAS = 80_000  # 21,000 of every transaction, call data, the router, and the permit
 
 
