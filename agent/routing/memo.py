@@ -1,21 +1,25 @@
 """What was worked out for the sources of a market, kept as long as it holds. It changes no answer, only how soon it is there."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from agent.domain.amount import Asset
 from agent.domain.instrument import Instrument, Side
 from agent.domain.plan import Reason
 from agent.domain.price import Price, decimal_of
 from agent.liquidity.depth import Depth
 from agent.market.view import Liquidity, Source
 from agent.routing import kernel
+from agent.routing.cost import GasPrice, gas_up
 from agent.routing.curve import Curve, book_curve, charged, pool_curve, threshold
 from agent.routing.search import Search
 from agent.routing.terms import Order, Terms, least_lots, levels, terms_of
 
 BEYOND_LIMIT = "BEYOND_LIMIT"
+
+_NOT_ASKED = Reason("", "")
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -26,44 +30,102 @@ class Shape(msgspec.Struct, frozen=True):
     least: int = 0
 
 
+class Crew(msgspec.Struct, frozen=True):
+    """Instruments that take part together. `groups`: those that draw on one balance, `assets` what that holds; the rest is last.
+
+    `alone`: books that draw on a balance alone. `chains`: the pools of each. `draws`, `lots`: see `Terms`; the rest has none.
+    """
+
+    terms: list[Terms]
+    groups: list[list[int]]
+    assets: list[Asset | None]
+    alone: list[bool]
+    chains: dict[int, list[int]]
+    draws: list[float]
+    lots: list[float]
+
+
 class Frame(msgspec.Struct, frozen=True):
-    """The instruments of a market. `alone`: whether nobody else draws on the same balance."""
+    """The instruments of a market. `alone`: whether nobody else draws on the same balance. `crew`: all of them together."""
 
     terms: list[Terms]
     alone: list[bool]
+    crew: Crew
+
+
+def crew_of(terms: list[Terms], alone: Sequence[bool]) -> Crew:
+    """`alone`: for each of them, whether nobody else of the market draws on its balance."""
+    groups: dict[str, list[int]] = {}
+    chains: dict[int, list[int]] = {}
+    for i, one in enumerate(terms):
+        groups.setdefault(one.given_id, []).append(i)
+        if one.chain is not None:
+            chains.setdefault(one.chain, []).append(i)
+    return Crew(
+        terms,
+        [*groups.values(), [len(terms)]],
+        [*(terms[members[0]].given for members in groups.values()), None],
+        [*(terms[members[0]].is_book and alone[members[0]] for members in groups.values()), False],
+        chains,
+        [*(one.draw for one in terms), 0.0],
+        [*(one.lot for one in terms), 0.0],
+    )
+
+
+class Bill(msgspec.Struct, frozen=True):
+    """What gas costs, in quote coins: what each leg adds to its chain's batch, and the pools of each chain with its batch."""
+
+    legs: list[float]
+    chains: list[tuple[list[int], float]]
 
 
 class Memo:
-    """Owns it for one market and one side. `search`: the everyday search, plain or compiled."""
+    """Owns it for one market and one side. `search`: the everyday search, plain or compiled.
+
+    An answer is kept for each source, and worked out again when the source has another state. Everything begins anew when the order
+    asks something else, of other instruments, or with other balances; thresholds do when gas costs something else.
+    """
 
     def __init__(self, search: Search = kernel.search) -> None:
         self.search = search
         self._asked: tuple[object, ...] = ()
         self._listed: list[Instrument] = []
-        self._frame = Frame([], [])
-        self._shapes: dict[str, tuple[Liquidity, object, Shape | Reason]] = {}
+        self._frame = Frame([], [], crew_of([], []))
+        self._context: tuple[object, ...] = ()
+        self._states: list[Liquidity | None] = []
+        self._answers: list[Shape | Reason] = []
+        self._billed: tuple[Crew, Mapping[int, GasPrice], Bill] | None = None
         self._opens: dict[str, tuple[Curve, float, float]] = {}
 
-    def frame(self, order: Order, sources: Sequence[Source], worst: Price) -> Frame:
-        """What the instruments mean for an order. Begins anew when it asks something else, or of others."""
-        asked = order.side, order.quantity.asset, order.quote, order.rules.reserve_bps, order.limit, worst
-        if asked != self._asked:
-            self._asked, self._listed = asked, []
-            self._shapes.clear()
+    def frame(self, order: Order, sources: Sequence[Source]) -> Frame:
+        """What the instruments mean for an order."""
+        asked = order.side, order.quantity.asset, order.quote, order.rules.reserve_bps
         known = self._listed
-        if len(known) != len(sources) or any(source.instrument is not one for source, one in zip(sources, known, strict=True)):
-            self._listed = [source.instrument for source in sources]
+        is_same = asked == self._asked and len(known) == len(sources)
+        if not is_same or any(source.instrument is not one for source, one in zip(sources, known, strict=True)):
+            self._asked, self._listed = asked, [source.instrument for source in sources]
             terms = [terms_of(order, one) for one in self._listed]
             sharing = Counter(one.given_id for one in terms)
-            self._frame = Frame(terms, [sharing[one.given_id] == 1 for one in terms])
+            alone = [sharing[one.given_id] == 1 for one in terms]
+            self._frame, self._context = Frame(terms, alone, crew_of(terms, alone)), ()
         return self._frame
 
-    def shape(self, order: Order, source: Source, terms: Terms, worst: Price) -> Shape | Reason:
-        """Built again when the source has another state, or trading there another charge."""
-        charge = order.charges.get(terms.id)
-        known = self._shapes.get(terms.id)
-        if known is None or known[0] is not source.state or known[1] != charge:
-            known = self._shapes[terms.id] = source.state, charge, _shape(order, source, terms, worst)
+    def answers(
+        self, sources: Sequence[Source], context: tuple[object, ...], answer: Callable[[int], Shape | Reason]
+    ) -> list[Shape | Reason]:
+        """`answer(place)` for every source. `context`: all that it depends on beside the sources' states."""
+        if context != self._context or len(self._states) != len(sources):
+            self._context, self._states = context, [None] * len(sources)
+            self._answers = [_NOT_ASKED] * len(sources)
+        for place, (source, state) in enumerate(zip(sources, self._states, strict=True)):
+            if source.state is not state:
+                self._states[place], self._answers[place] = source.state, answer(place)
+        return self._answers
+
+    def gas(self, crew: Crew, gas: Mapping[int, GasPrice], quote: Asset) -> Bill:
+        known = self._billed
+        if known is None or known[0] is not crew or known[1] != gas:
+            known = self._billed = crew, dict(gas), _gas(crew, gas, quote)
         return known[2]
 
     def opens(self, name: str, curve: Curve, gas: float, side: Side) -> float:
@@ -74,7 +136,17 @@ class Memo:
         return known[2]
 
 
-def _shape(order: Order, source: Source, terms: Terms, worst: Price) -> Shape | Reason:
+def _gas(crew: Crew, gas: Mapping[int, GasPrice], quote: Asset) -> Bill:
+    def coins(units: int, chain_id: int) -> float:
+        return float(gas_up(units, gas[chain_id], quote).units / coin)
+
+    coin = 10**quote.decimals
+    legs = [coins(one.found.gas, one.chain) if one.chain is not None and one.found.gas else 0.0 for one in crew.terms]
+    chains = [(members, coins(gas[chain_id].batch_gas, chain_id)) for chain_id, members in crew.chains.items()]
+    return Bill([*legs, 0.0], chains)
+
+
+def shape_of(order: Order, source: Source, terms: Terms, worst: Price) -> Shape | Reason:
     found, state, charge = source.instrument, source.state, order.charges.get(terms.id)
     if isinstance(state, Depth):
         curve = book_curve(levels(source, order.side), found, order.side, order.limit)

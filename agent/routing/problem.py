@@ -9,10 +9,10 @@ from agent.domain.amount import Amount, Asset
 from agent.domain.plan import Reason
 from agent.domain.price import Price
 from agent.market.view import Source
-from agent.routing.cost import GasPrice, gas_up
+from agent.routing.cost import GasPrice
 from agent.routing.curve import Curve, cut, root
 from agent.routing.fill import Costs, Problem
-from agent.routing.memo import Memo, Shape
+from agent.routing.memo import Crew, Memo, Shape, crew_of, shape_of
 from agent.routing.search import Search
 from agent.routing.terms import Order, Terms, most_lots
 
@@ -48,39 +48,47 @@ def pose(
     """`capacity` None: as if every balance were endless."""
     memo, rest = memo or Memo(), order.rest
     worst = rest if order.limit is None else order.limit
-    frame = memo.frame(order, sources, worst)
-    used: list[Source] = []
-    terms: list[Terms] = []
-    shapes: list[Shape] = []
-    alone: list[bool] = []
-    rejected: list[Reason] = []
-    for source, one, is_alone in zip(sources, frame.terms, frame.alone, strict=True):
-        shape = _refusal(one, capacity, gas) or memo.shape(order, source, one, worst)
-        if one.is_book and isinstance(shape, Shape):
-            shape = _reach(order, source, one, shape, capacity if is_alone else None)
-        if isinstance(shape, Reason):
-            rejected.append(shape)
-        else:
-            used.append(source)
-            terms.append(one)
-            shapes.append(shape)
-            alone.append(is_alone and one.is_book)
-    legs = _leg_gas(order, terms, gas)
-    opens = [memo.opens(one.id, shape.curve, cost, order.side) for one, shape, cost in zip(terms, shapes, legs, strict=True)]
+    frame = memo.frame(order, sources)
+
+    def answer(place: int) -> Shape | Reason:
+        source, terms = sources[place], frame.terms[place]
+        found = _refusal(terms, capacity, gas) or shape_of(order, source, terms, worst)
+        if terms.is_book and isinstance(found, Shape):
+            found = _reach(order, source, terms, found, capacity if frame.alone[place] else None)
+        return found
+
+    balances = None if capacity is None else dict(capacity)  # a copy: what is remembered must not change with its giver
+    answers = memo.answers(sources, (order.limit, worst, dict(order.charges), balances, set(gas)), answer)
+    shapes = [one for one in answers if isinstance(one, Shape)]
+    rejected = [one for one in answers if isinstance(one, Reason)] if len(shapes) < len(answers) else []
+    used, crew = tuple(sources), frame.crew
+    if rejected:
+        places = [place for place, one in enumerate(answers) if isinstance(one, Shape)]
+        used = tuple(sources[place] for place in places)
+        crew = crew_of([frame.terms[place] for place in places], [frame.alone[place] for place in places])
+    bill = memo.gas(crew, gas, order.quote)
+    curves = [shape.curve for shape in shapes]
+    opens = [memo.opens(one.id, curve, cost, order.side) for one, curve, cost in zip(crew.terms, curves, bill.legs, strict=False)]
     end = root(rest.num / rest.den, order.side)
-    groups, assets, budgets, caps = _balances(terms, alone, capacity)
-    problem = Problem(
-        order.side,
-        order.quantity.units / 10**order.quantity.asset.decimals,
-        [*[shape.curve for shape in shapes], Curve(True, [end], [inf], [inf], [0.0])],
-        [*legs, 0.0],
-        [*opens, end],
-        groups,
-        caps,
-        [*[one.draw for one in terms], 0.0],
+    budgets, caps = _balances(crew, capacity)
+    curves.append(Curve(True, [end], [inf], [inf], [0.0]))
+    opens.append(end)
+    quantity = order.quantity.units / 10**order.quantity.asset.decimals
+    problem = Problem(order.side, quantity, curves, bill.legs, opens, crew.groups, caps, crew.draws)
+    least = [shape.least * lot for shape, lot in zip(shapes, crew.lots, strict=False)]
+    least.append(0.0)
+    return Task(
+        order,
+        rest,
+        used,
+        crew.terms,
+        problem,
+        Costs(bill.chains, least),
+        crew.assets,
+        budgets,
+        tuple(rejected),
+        memo.search,
     )
-    costs = Costs(_chains(order, terms, gas), [*[shape.least * one.lot for one, shape in zip(terms, shapes, strict=True)], 0.0])
-    return Task(order, rest, tuple(used), terms, problem, costs, assets, budgets, tuple(rejected), memo.search)
 
 
 def _refusal(terms: Terms, capacity: Mapping[str, Amount] | None, gas: Mapping[int, GasPrice]) -> Reason | None:
@@ -108,42 +116,12 @@ def _reach(order: Order, source: Source, terms: Terms, shape: Shape, capacity: M
     return shape
 
 
-def _balances(
-    terms: Sequence[Terms], alone: Sequence[bool], capacity: Mapping[str, Amount] | None
-) -> tuple[list[list[int]], list[Asset | None], list[int | None], list[float]]:
-    """(sources of each balance, its asset, units, coins). A book that draws on one alone is cut already. The rest is last."""
-    groups: dict[str, list[int]] = {}
-    for i, one in enumerate(terms):
-        groups.setdefault(one.given_id, []).append(i)
-    assets: list[Asset | None] = []
+def _balances(crew: Crew, capacity: Mapping[str, Amount] | None) -> tuple[list[int | None], list[float]]:
+    """(units, coins) of each balance. A book that draws on one alone is cut already, so its coins are no matter."""
     budgets: list[int | None] = []
     caps: list[float] = []
-    for name, members in groups.items():
-        asset = terms[members[0]].given
-        units = None if capacity is None else capacity[name].units
-        assets.append(asset)
+    for asset, members, is_alone in zip(crew.assets, crew.groups, crew.alone, strict=True):
+        units = None if capacity is None or asset is None else capacity[crew.terms[members[0]].given_id].units
         budgets.append(units)
-        caps.append(inf if units is None or alone[members[0]] else units / 10**asset.decimals * _ROOM)
-    return [*groups.values(), [len(terms)]], [*assets, None], [*budgets, None], [*caps, inf]
-
-
-def _leg_gas(order: Order, terms: Sequence[Terms], gas: Mapping[int, GasPrice]) -> list[float]:
-    """What a leg adds to its chain's batch, in quote coins."""
-    coin, known = 10**order.quote.decimals, dict[tuple[int | None, int], float]()
-    legs: list[float] = []
-    for one in terms:
-        key = one.chain, one.found.gas
-        if one.chain is not None and one.found.gas and key not in known:
-            known[key] = gas_up(one.found.gas, gas[one.chain], order.quote).units / coin
-        legs.append(known.get(key, 0.0))
-    return legs
-
-
-def _chains(order: Order, terms: Sequence[Terms], gas: Mapping[int, GasPrice]) -> list[tuple[list[int], float]]:
-    """The pools of each chain, and what a batch there costs once."""
-    pools: dict[int, list[int]] = {}
-    for i, one in enumerate(terms):
-        if one.chain is not None:
-            pools.setdefault(one.chain, []).append(i)
-    coin = 10**order.quote.decimals
-    return [(members, gas_up(gas[c].batch_gas, gas[c], order.quote).units / coin) for c, members in pools.items()]
+        caps.append(inf if units is None or asset is None or is_alone else units / 10**asset.decimals * _ROOM)
+    return budgets, caps

@@ -5,6 +5,7 @@ placed is named with its reason, and so is every source that was left out.
 """
 
 from collections.abc import Mapping
+from math import inf
 
 import msgspec
 
@@ -16,7 +17,7 @@ from agent.domain.price import Price
 from agent.market.view import View
 from agent.routing.compare import alternatives, best_of
 from agent.routing.cost import Charge, GasPrice
-from agent.routing.curve import price_at, quote_for
+from agent.routing.curve import price_at, quote_for, root
 from agent.routing.exact import Broken, Leg, exact_leg, overdrawn, settle
 from agent.routing.explain import left_out, rest_reason, why
 from agent.routing.memo import Memo
@@ -227,10 +228,13 @@ def _shrunk(task: Task, over: Mapping[int, int]) -> Task:
 
 def _single(task: Task, legs: list[Leg], worth: int, gas: Mapping[int, GasPrice], out: frozenset[int]) -> tuple[list[Leg], int]:
     """Any one source alone, where that is better by the last unit: a route is never worse than its best single instrument."""
-    best = legs
+    best, problem = legs, task.problem
     coins = worth / 10**task.order.quote.decimals
+    sign = 1 if problem.side == "sell" else -1
+    even = sign * coins / problem.quantity * (1 - sign * CLOSE_ENOUGH)  # the price at which all of it would be worth as much
+    start = root(even, problem.side) if even > 0 else inf
     for i, source in enumerate(task.sources):
-        if i in out or (len(legs) == 1 and legs[0].i == i) or _is_beaten(task, i, coins):
+        if problem.curves[i].u[0] > start or i in out or (len(legs) == 1 and legs[0].i == i) or _is_beaten(task, i, coins):
             continue
         found = source.instrument
         base = task.order.quantity.units // task.terms[i].scale
@@ -249,13 +253,11 @@ def _single(task: Task, legs: list[Leg], worth: int, gas: Mapping[int, GasPrice]
 def _is_beaten(task: Task, i: int, worth: float) -> bool:
     """Whether a source alone is surely no better than that many quote coins: floats err by far less than the margin asked for."""
     problem, curve = task.problem, task.problem.curves[i]
-    sign, quantity = (1 if problem.side == "sell" else -1), problem.quantity
-    margin = abs(worth) * CLOSE_ENOUGH
-    if sign * quantity * price_at(curve.u[0]) - problem.gas[i] < worth - margin:
-        return True  # not even all of it at its best price
-    base = min(quantity, curve.base[-1])
-    rest = quote_for(problem.curves[-1], quantity - base) if base < quantity else 0.0
-    return bool(sign * (quote_for(curve, base) + rest) - problem.gas[i] < worth - margin)
+    base = min(problem.quantity, curve.base[-1])
+    rest = quote_for(problem.curves[-1], problem.quantity - base) if base < problem.quantity else 0.0
+    quote = quote_for(curve, base) + rest
+    alone = (quote if problem.side == "sell" else -quote) - problem.gas[i]
+    return bool(alone < worth - abs(worth) * CLOSE_ENOUGH)
 
 
 def _beyond_known(task: Task, i: int, leg: Leg) -> bool:
