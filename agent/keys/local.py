@@ -1,7 +1,8 @@
 """Your own key on this machine: signs swaps, approvals and permits of one on-chain account, within its policies.
 
 A fresh signer signs nothing. `allow` gives it one policy for each chain; from then on it decodes the raw bytes of every request,
-refuses what it does not understand, and checks each signature by recovering its own public key before it is handed out.
+and refuses what it does not understand. When it is unlocked it proves itself once: it signs, and its own public key is recovered
+from that. To do so for every signature would double what it costs, and an altered signature moves nothing: it is of nobody.
 """
 
 import sys
@@ -35,6 +36,8 @@ SIGNATURE_BYTES = 65
 
 _UNCOMPRESSED = 2  # SECP256K1_EC_UNCOMPRESSED, secp256k1.h
 _POINT_BYTES = 65
+_POINT = "secp256k1_pubkey *"
+_PROBE = keccak(b"isthmus: a key proves itself")
 _EMPTY_KECCAK = "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"
 
 
@@ -55,6 +58,7 @@ class LocalSigner:
         self._clock, self._ahead_s = clock, deadline_ahead_s
         try:
             self._point = _public_point(self._key)
+            self._prove(key_id)
         except SignerError:
             self._key.close()
             raise
@@ -148,12 +152,17 @@ class LocalSigner:
         context, signature = GLOBAL_CONTEXT.ctx, ffi.new("secp256k1_ecdsa_recoverable_signature *")
         if not lib.secp256k1_ecdsa_sign_recoverable(context, signature, digest, self._key.pointer, ffi.NULL, ffi.NULL):
             raise SignerError(f"key {self._key_id} cannot sign (a forked process has no key); unlock it again")
-        point = ffi.new("secp256k1_pubkey *")
-        if not lib.secp256k1_ecdsa_recover(context, point, signature, digest) or _serialized(point) != self._point:
-            raise SignerError(f"key {self._key_id} made a signature that is not its own; stop and check this machine")
         compact, parity = ffi.new("unsigned char[64]"), ffi.new("int *")
         lib.secp256k1_ecdsa_recoverable_signature_serialize_compact(context, compact, parity, signature)
         return bytes(ffi.buffer(compact, 64)) + bytes((27 + parity[0],))
+
+    def _prove(self, key_id: str) -> None:
+        """Raises SignerError if a signature of this key is not its own: then this machine, or its libraries, cannot be trusted."""
+        context, signature, point = GLOBAL_CONTEXT.ctx, ffi.new("secp256k1_ecdsa_recoverable_signature *"), ffi.new(_POINT)
+        is_signed = lib.secp256k1_ecdsa_sign_recoverable(context, signature, _PROBE, self._key.pointer, ffi.NULL, ffi.NULL)
+        is_found = is_signed and lib.secp256k1_ecdsa_recover(context, point, signature, _PROBE)
+        if not is_found or _serialized(point) != self._point:
+            raise SignerError(f"key {key_id} made a signature that is not its own; stop and check this machine")
 
 
 def assert_fast_backend() -> None:
@@ -180,7 +189,7 @@ def _is_native(module: object) -> bool:
 
 
 def _public_point(key: KeyPage) -> bytes:
-    point = ffi.new("secp256k1_pubkey *")
+    point = ffi.new(_POINT)
     if not lib.secp256k1_ec_pubkey_create(GLOBAL_CONTEXT.ctx, point, key.pointer):
         raise SignerError("this number is not a secp256k1 key")
     return _serialized(point)
