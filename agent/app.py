@@ -5,6 +5,7 @@ Adapters are imported when they are put together and not before, so that `--help
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import signal
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agent.journal.sqlite import SqliteJournal
     from agent.keys.local import LocalSigner
     from agent.keys.venue_key import VenueKey
+    from agent.routing.search import Search
 
 __all__ = ["RealClock", "Secret", "read_secret", "running_engine"]
 
@@ -302,16 +304,18 @@ def _allow(wallet: "LocalSigner", settings: Settings, name: str, section: Any, c
 
 @contextlib.asynccontextmanager
 async def running_engine(
-    loaded: Loaded, *, live: bool = False, ask: Ask | None = None, is_idle: bool = False
+    loaded: Loaded, *, live: bool = False, ask: Ask | None = None, is_idle: bool = False, is_long: bool = False
 ) -> "AsyncIterator[Engine]":
     """A running engine with its desk socket and schedules. Leaving the context stops it cleanly; so do SIGTERM and Ctrl-C.
 
-    It refuses to start while the state cannot be explained; `is_idle`, to explain it, starts anyway and trades nothing.
+    It refuses to start while the state cannot be explained; `is_idle`, to explain it, starts anyway and trades nothing. `is_long`:
+    it is worth to compile first.
     Ctrl-C is passed on as KeyboardInterrupt when everything has been stopped in order.
     """
     from agent.engine.loop import Engine
     from agent.keys.memory import harden_process
     from agent.market.view import Market
+    from agent.routing import kernel
 
     if not loaded.venues:
         raise ConfigError(f"{loaded.path.name} names no venue; add a [venues.NAME] section")
@@ -336,6 +340,7 @@ async def running_engine(
                 latch=kill_latch(loaded),
                 is_strict=not is_idle,
                 is_idle=is_idle,
+                new_search=await _compiled() if is_long else lambda: kernel.search,
             )
             async with _working(engine, loaded, heard):
                 yield engine
@@ -343,6 +348,18 @@ async def running_engine(
         journal.close()
     if signal.SIGINT in heard:
         raise KeyboardInterrupt
+
+
+async def _compiled() -> "Callable[[], Search]":
+    """The everyday search, compiled where the extra [fast] is installed. The first time takes seconds, later ones half of one."""
+    from agent.routing import kernel
+
+    if importlib.util.find_spec("numba") is None:
+        return lambda: kernel.search
+    from agent.routing import fast
+
+    await asyncio.to_thread(fast.warm)
+    return lambda: fast.Arrays().search
 
 
 @contextlib.asynccontextmanager

@@ -43,7 +43,7 @@ def run(
 
 
 async def _run(loaded: Loaded, *, live: bool, until_idle: bool, quiet: bool) -> tuple[int, dict[str, Any]]:
-    async with running_engine(loaded, live=live, ask=ask) as engine:
+    async with running_engine(loaded, live=live, ask=ask, is_long=not until_idle) as engine:
         resumed = await started(engine, quiet=quiet)
         if not quiet:
             _tell_resumed(engine, resumed)

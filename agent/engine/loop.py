@@ -6,7 +6,7 @@ always recorded: a clean stop waits for the sends under way, a failure keeps its
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -40,6 +40,8 @@ from agent.engine.tend import tend
 from agent.engine.world import Rules, World
 from agent.market.view import Market
 from agent.ports import Anchoring, Clock, IntentView, Journal, Latch, Repair, Signer, Venue
+from agent.routing import kernel
+from agent.routing.search import Search
 
 TICK_S = 0.1
 PEN_S = 1.0
@@ -67,10 +69,14 @@ class Engine:
         latch: Latch | None = None,
         is_strict: bool = False,
         is_idle: bool = False,
+        new_search: Callable[[], Search] = lambda: kernel.search,
     ) -> None:
-        """`latch`: the kill switch. `is_strict`: refuse to start while the state cannot be explained. `is_idle`: only look."""
+        """`latch`: the kill switch. `is_strict`: refuse to start while the state cannot be explained. `is_idle`: only look.
+
+        `new_search`: what finds the splits of a market, plain or compiled.
+        """
         self.state = State()
-        self.world = World(market, {n: v.profile for n, v in venues.items()}, live, {}, {}, set())
+        self.world = World(market, {n: v.profile for n, v in venues.items()}, live, {}, {}, set(), new_search=new_search)
         self._venues, self._clock, self._rules, self._account = dict(venues), clock, rules, account
         self._started = EngineStarted(run_id, version, config_hash)
         self._recorder = Recorder(journal, clock, self.state, self.world, self._act)
