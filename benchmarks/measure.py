@@ -1,29 +1,52 @@
-"""How a comparison is timed: both sides in turn, many rounds, the median of each."""
+"""How a comparison is timed: our side and its peers in turn, many rounds in one run, and the median of each.
+
+Ratios are the claim; absolute times belong to the machine. Two ways to time: `versus` divides the time of many calls, for what is
+shorter than a clock's tick; `alternately` takes every call by itself, so that a p99 can be told as well. A p99 of fewer than 3,000
+calls is noise and is not told.
+"""
 
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
+
+P99_CALLS_MIN = 3_000
+
+Turn = Callable[[], list[int]]  # one turn of one side: the nanoseconds of each of its calls
 
 
 class Result(NamedTuple):
-    """Medians in microseconds a call; `ratio` says how many times faster than the peer."""
+    """Microseconds a call: medians, and p99 where there were calls enough. `note`: what else was seen, or why the peer is missing."""
 
     what: str
     ours_us: float
     peer: str
-    peer_us: float
+    peer_us: float | None
+    ours_p99_us: float | None = None
+    peer_p99_us: float | None = None
+    note: str = ""
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
+        """How many times faster than the peer; None without one."""
+        if self.peer_us is None:
+            return None
         return self.peer_us / self.ours_us if self.ours_us else float("inf")
+
+
+class Sample(NamedTuple):
+    """One side's calls, in microseconds."""
+
+    median_us: float
+    p99_us: float | None
+    calls: int
 
 
 def versus(
     what: str, ours: Callable[[], object], peer_name: str, peer: Callable[[], object], calls: int = 2_000, rounds: int = 15
 ) -> Result:
-    """Alternate the two in one run, so that a drift of the machine's speed hits both."""
+    """Alternate the two in one run, so that a drift of the machine's speed hits both; the time of many calls, divided."""
     times: tuple[list[float], list[float]] = ([], [])
     for work in (ours, peer):
         for _ in range(min(calls, 100)):
@@ -39,3 +62,48 @@ def versus(
     finally:
         gc.enable()
     return Result(what, statistics.median(times[0]), peer_name, statistics.median(times[1]))
+
+
+def calls_of(work: Callable[[], object], count: int) -> Turn:
+    """A turn of `count` calls of `work`, each by itself."""
+
+    def turn() -> list[int]:
+        now = time.perf_counter_ns
+        taken = []
+        for _ in range(count):
+            start = now()
+            work()
+            taken.append(now() - start)
+        return taken
+
+    return turn
+
+
+def alternately(rounds: Iterable[Mapping[str, Turn]], warm_up: int = 1) -> dict[str, Sample]:
+    """Every side's turn in every round, one after the other; the first `warm_up` rounds do not count. Collects garbage between turns."""
+    taken: dict[str, list[int]] = {}
+    for number, turns in enumerate(rounds):
+        for name, turn in turns.items():
+            gc.collect()
+            gc.disable()
+            try:
+                found = turn()
+            finally:
+                gc.enable()
+            if number >= warm_up:
+                taken.setdefault(name, []).extend(found)
+    return {name: sample(times) for name, times in taken.items()}
+
+
+def sample(times_ns: list[int]) -> Sample:
+    """Median and, of 3,000 calls or more, p99."""
+    ordered = sorted(times_ns)
+    p99 = ordered[int(len(ordered) * 0.99)] / 1_000 if len(ordered) >= P99_CALLS_MIN else None
+    return Sample(statistics.median(ordered) / 1_000, p99, len(ordered))
+
+
+def beside(what: str, ours: Sample, peer: str, found: Sample | None, note: str = "") -> Result:
+    """One row: ours beside a peer; `found` None where it is missing, `note` says why."""
+    if found is None:
+        return Result(what, ours.median_us, peer, None, ours.p99_us, None, note)
+    return Result(what, ours.median_us, peer, found.median_us, ours.p99_us, found.p99_us, note)

@@ -1,62 +1,120 @@
-"""The split: the exact answer over one book and six pools, beside percent splits on a 5 % grid over the same exact quotes."""
+"""The split with gas over 5 books x 50 levels, 5 v2 and 4 v3 pools x 40 ticks, beside solvers, Uniswap's router and step routers.
 
-from agent.domain.amount import Amount, Asset, group_asset
-from agent.domain.instrument import Instrument, Pool
-from agent.domain.market import BookSnapshot, ChainHead, Listed, PoolReserves
-from agent.domain.price import Price
-from agent.market.view import Market
-from agent.routing.cost import GasPrice
-from agent.routing.split import Route, split
-from benchmarks.measure import Result, versus
+The search is timed on curves that are ready, as the peers' times leave out their quotes and models; the whole `split` from a view to
+exact integers is a row of its own. Clarabel and cvxpy cannot model gas and solve the easier problem without it. Every answer is
+checked against the others before anything is timed.
+"""
 
-ETH, USDT = Asset("ETH", "x", 8, "ETH"), Asset("USDT", "x", 8, "USDT")
-WETH, TETHER = Asset("WETH", "eip155:1", 18, "ETH", "0x01"), Asset("USDT", "eip155:1", 6, "USDT", "0x02")
-POOLS, STEPS = 6, 20
-QUANTITY = Amount(40 * 10**18, group_asset("ETH"))
+from collections.abc import Callable, Iterator, Mapping
 
+from agent.routing.problem import Order, Rules, Task, pose
+from agent.routing.search import choose
+from agent.routing.split import split
+from benchmarks.markets import USDT_GROUP, Instance, Shape, build_instance
+from benchmarks.measure import Result, Turn, alternately, beside, calls_of
+from benchmarks.optimality import GAP_BPS_MAX, ask_uniswap, in_steps, routed, searched
+from benchmarks.peers.child import Child, peer
+from benchmarks.steps import gas_of, greedy, one_split, priced, quoted
 
-def run() -> list[Result]:
-    market = Market()
-    book = Instrument("x", "ETHUSDT", ETH, USDT, 1_000, 10**6, 10**4, 5 * 10**8)
-    pools = [
-        Instrument("u", f"p{i}", WETH, TETHER, 3_000, pool=Pool("v2", f"0x{i + 16:040x}", "0x01", "0x02"), gas=75_000)
-        for i in range(POOLS)
-    ]
-    market.apply(Listed("x", (book,), 0))
-    market.apply(Listed("u", tuple(pools), 0))
-    bids = tuple((268_380 - i, 8_000 + 37 * i % 9_000) for i in range(50))
-    market.apply(BookSnapshot(book.id, 1, bids, tuple((268_381 + i, 5_000) for i in range(50)), 0))
-    market.apply(ChainHead(1, 5, "0xa", "0xb", 10**9, 1, 0))
-    for i, pool in enumerate(pools):
-        base = (3_000 + 700 * i) * 10**18
-        market.apply(PoolReserves(pool.id, base, base * (26_838 + 9 * i) // 10**13, 5, 0))
-    view = market.view("ETH/USDT", 0)
-    held = {one.id: Amount(10 ** (one.decimals + 6), one) for one in (ETH, WETH)}
-    gas = {1: GasPrice(1, 2 * 10**9, Price(2_683, 1))}
-    limit = Price(2_000, 1)
-
-    def ours() -> object:
-        return split(view, "sell", QUANTITY, held, gas, limit)
-
-    def grid() -> list[int]:
-        """Give each twentieth of the order, one after the other, to whoever pays most for the next one (greedy on a 5 % grid)."""
-        shares, paid = [0] * len(view.sources), [0] * len(view.sources)
-        for _ in range(STEPS):
-            gains = [_out(source, shares[i] + 1) - paid[i] for i, source in enumerate(view.sources)]
-            best = max(range(len(gains)), key=gains.__getitem__)
-            shares[best] += 1
-            paid[best] += gains[best]
-        return paid
-
-    found = ours()
-    assert isinstance(found, Route)
-    assert sum(piece.quote.units * 10 ** (18 - piece.quote.asset.decimals) for piece in found.pieces) >= sum(grid())
-    return [versus("40 ETH over 1 book and 6 pools", ours, "greedy 5 % grid", grid, calls=50)]
+INSTANCES, SEED, CALLS = 12, 0, 250  # 12 x 250 calls: enough for a p99
+SHAPE, FREE = Shape(), Shape(dear=0)
+SCIP_GAP_BPS, CLARABEL_GAP_BPS = 0.5, 1e-2  # how far their own tolerances leave them from the optimum
+SOLVERS = {"clarabel": ("Clarabel alone, without gas", 12), "cvxpy": ("cvxpy + Clarabel, without gas", 2)}
+SOLVERS |= {"highs": ("HiGHS, mixed-integer", 1), "scip": ("SCIP, mixed-integer", 1)}
+UNISWAP = "Uniswap's router, split search"
+STEPS = {"OneSplit, 10 parts": (10, one_split, 50), "OneSplit, 20 parts": (20, one_split, 25)}
+STEPS |= {"OneSplit, 100 parts": (100, one_split, 3), "greedy, 5 % grid": (20, greedy, 50)}
 
 
-def _out(source: object, twentieths: int) -> int:
-    """Quote units with 18 decimals for so many twentieths of the order at one source."""
-    instrument, state = source.instrument, source.state  # type: ignore[attr-defined]
-    units = 40 * 10**instrument.base.decimals * twentieths // STEPS
-    quote = state.swap_in(units, True).amount_out
-    return quote * 10 ** (18 - instrument.quote.decimals)
+def run(instances: int = INSTANCES) -> list[Result]:
+    missing: dict[str, str] = {}
+    markets = [(build_instance(SHAPE, SEED + i), build_instance(FREE, SEED + i)) for i in range(instances)]
+    with peer("solvers", missing) as solvers, peer("uniswap", missing) as uniswap:
+        for instance, free in markets:
+            check(instance, free, solvers, uniswap)
+        found = alternately(_turns([markets[0], *markets], solvers, uniswap))
+    ours = [name for name in found if name.startswith("ours")]
+    rows = []
+    for name in ours:
+        what = f"{len(markets[0][0].view.sources)} sources with gas: {name.removeprefix('ours, ')}"
+        for title in (*(title for title, _ in SOLVERS.values()), UNISWAP, *STEPS):
+            note = missing.get("uniswap" if title == UNISWAP else "solvers", "")
+            rows.append(beside(what, found[name], title, found.get(title), note if title not in found else ""))
+    return rows
+
+
+def searches(task: Task) -> Mapping[str, Callable[[], object]]:
+    """Every way of ours to search; all give the same answer."""
+    return {"search": lambda: choose(task.problem, task.costs)}
+
+
+def check(instance: Instance, free: Instance, solvers: Child | None, uniswap: Child | None) -> None:
+    """Nobody may find better, and what should be equal must be. AssertionError with the seed where not."""
+    net, exact = searched(instance), routed(instance)
+    assert exact is not None, instance.seed
+
+    def gap(found: float, ours: float) -> float:
+        return (found - ours) / abs(ours) * 1e4
+
+    if solvers:
+        solvers.ask("load", numbers=instance.numbers)
+        assert abs(gap(solvers.ask("enumerate")["net"], net)) <= GAP_BPS_MAX, f"seed {instance.seed}: enumeration disagrees"
+        assert gap(solvers.ask("highs", count=1)["net"], net) <= GAP_BPS_MAX, f"seed {instance.seed}: HiGHS found better"
+        assert gap(solvers.ask("scip", count=1)["net"], net) <= SCIP_GAP_BPS, f"seed {instance.seed}: SCIP found better"
+        solvers.ask("load", numbers=free.numbers)
+        bare = solvers.ask("clarabel", count=1)["net"]
+        assert abs(gap(bare, searched(free))) <= CLARABEL_GAP_BPS, f"seed {instance.seed}: Clarabel disagrees without gas"
+    if uniswap:
+        theirs, _ = ask_uniswap(uniswap, instance)
+        assert theirs is None or theirs <= exact, f"seed {instance.seed}: Uniswap's router found better"
+    for name, (parts, method, _) in STEPS.items():
+        dealt = in_steps(instance, parts, method)
+        assert dealt is None or dealt <= exact, f"seed {instance.seed}: {name} found better"
+
+
+def _turns(
+    markets: list[tuple[Instance, Instance]], solvers: Child | None, uniswap: Child | None
+) -> Iterator[dict[str, Turn]]:
+    """One round an instance: every side answers the same one."""
+    for instance, free in markets:
+        turns = dict(_ours(instance))
+        if solvers:
+            solvers.ask("load", numbers=free.numbers)
+            turns |= {SOLVERS[job][0]: _loaded(solvers, free, job) for job in ("clarabel", "cvxpy")}
+            turns |= {SOLVERS[job][0]: _loaded(solvers, instance, job) for job in ("highs", "scip")}
+        if uniswap:
+            turns[UNISWAP] = _searching(uniswap, instance)
+        for name, (parts, method, count) in STEPS.items():
+            turns[name] = calls_of(_dealing(instance, parts, method), count)
+        yield turns
+
+
+def _ours(instance: Instance) -> Iterator[tuple[str, Turn]]:
+    assert instance.view.mid is not None
+    order = Order(instance.side, instance.quantity, USDT_GROUP, instance.view.mid, None, Rules())
+    task = pose(order, instance.view.sources, instance.capacity, instance.gas)
+    for name, search in searches(task).items():
+        yield f"ours, {name}", calls_of(search, CALLS)
+
+    def whole() -> object:
+        return split(instance.view, instance.side, instance.quantity, instance.capacity, instance.gas)
+
+    yield "ours, split(view)", calls_of(whole, CALLS // 10)
+
+
+def _loaded(solvers: Child, instance: Instance, job: str) -> Turn:
+    def turn() -> list[int]:
+        solvers.ask("load", numbers=instance.numbers)
+        taken: list[int] = solvers.ask(job, count=SOLVERS[job][1])["ns"]
+        return taken
+
+    return turn
+
+
+def _searching(uniswap: Child, instance: Instance) -> Turn:
+    return lambda: ask_uniswap(uniswap, instance, 25)[1]
+
+
+def _dealing(instance: Instance, parts: int, method: Callable[[list[list[int]]], int]) -> Callable[[], int]:
+    rows = priced(quoted(instance, parts), gas_of(instance))
+    return lambda: method(rows)
