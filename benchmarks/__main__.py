@@ -9,8 +9,6 @@ NAME is a benchmark, `all` of them, or one of
 """
 
 import argparse
-import ast
-import importlib
 import json
 import platform
 import sys
@@ -18,26 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.catalogue import about, measured, names
 from benchmarks.measure import Result
 
-HERE = Path(__file__).parent
 OTHER = ("all", "list", "peers", "optimality", "growth", "page")
-
-
-def names() -> list[str]:
-    """The modules here that have a `run`."""
-    return [path.stem for path in sorted(HERE.glob("*.py")) if "\ndef run(" in path.read_text(encoding="utf-8")]
-
-
-def about(name: str) -> str:
-    """The first line of a benchmark's docstring."""
-    text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
-
-
-def measured(name: str) -> list[Result]:
-    found: list[Result] = importlib.import_module(f"benchmarks.{name}").run()
-    return found
 
 
 def show(name: str, results: Sequence[Result]) -> None:
@@ -100,7 +82,7 @@ def _us(median: float, p99: float | None) -> str:
 
 
 def _peers(chosen: Sequence[str]) -> int:
-    from benchmarks.peers.environments import ENVIRONMENTS, PeerMissing, install
+    from benchmarks.peers.environments import ENVIRONMENTS, PeerMissingError, install
 
     if unknown := [name for name in chosen if name not in ENVIRONMENTS]:
         print(f"there is no peer {unknown[0]!r}: choose from {', '.join(ENVIRONMENTS)}", file=sys.stderr)
@@ -109,7 +91,7 @@ def _peers(chosen: Sequence[str]) -> int:
     for name in chosen or ENVIRONMENTS:
         try:
             print(f"{name:10} {ENVIRONMENTS[name].title}: {install(name)}", flush=True)
-        except PeerMissing as error:
+        except PeerMissingError as error:
             print(f"{name:10} {error}", flush=True)
             failed = True
     return 1 if failed and chosen else 0

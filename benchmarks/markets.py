@@ -114,7 +114,9 @@ def build_instance(shape: Shape, seed: int) -> Instance:
     step = 100 * shape.lot_units
     lots = max(int(shape.typical_eth * chance.lognormvariate(0, shape.spread) * 1e8) // step, 1) * step
     quantity = Amount(lots * 10**10, ETH_GROUP)
-    capacity = {asset.id: Amount(10 ** (asset.decimals + 9), asset) for s in sources for asset in (s.instrument.base, s.instrument.quote)}
+    capacity = {
+        asset.id: Amount(10 ** (asset.decimals + 9), asset) for s in sources for asset in (s.instrument.base, s.instrument.quote)
+    }
     return Instance(seed, view, shape.side, quantity, capacity, gas, _numbers(shape, sources, quantity, mid, gas[1]))
 
 

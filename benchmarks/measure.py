@@ -17,7 +17,7 @@ Turn = Callable[[], list[int]]  # one turn of one side: the nanoseconds of each 
 
 
 class Result(NamedTuple):
-    """Microseconds a call: medians, and p99 where there were calls enough. `note`: what else was seen, or why the peer is missing."""
+    """Microseconds a call: medians, and p99 where there were calls enough. `note`: what else was seen, or why a peer is missing."""
 
     what: str
     ours_us: float
@@ -80,7 +80,7 @@ def calls_of(work: Callable[[], object], count: int) -> Turn:
 
 
 def alternately(rounds: Iterable[Mapping[str, Turn]], warm_up: int = 1) -> dict[str, Sample]:
-    """Every side's turn in every round, one after the other; the first `warm_up` rounds do not count. Collects garbage between turns."""
+    """Every side's turn in every round; the first `warm_up` rounds do not count. Garbage is collected between turns alone."""
     taken: dict[str, list[int]] = {}
     for number, turns in enumerate(rounds):
         for name, turn in turns.items():

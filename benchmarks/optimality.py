@@ -1,9 +1,9 @@
 """How far the router's answer is from the best there is, and what others leave on the table: `python -m benchmarks optimality`.
 
-Nothing is timed here. Every instance is solved by our search, made exact by `split`, enumerated (every set of pools, bisection), given
-to a mixed-integer solver, to Uniswap's own router and to OneSplit's dynamic programme, on the same market. `gap`: enumeration less
-ours, in basis points of the optimum; `lost`: ours less the peer's. Negative would mean that somebody found better; both sides carry
-some 1e-9 of rounding. Enumeration knows no lots, so it bounds the exact route from above.
+Nothing is timed here. Every instance is solved by our search, made exact by `split`, enumerated (every set of pools, bisection),
+given to a mixed-integer solver, to Uniswap's own router and to OneSplit's dynamic programme, on the same market. `gap`: enumeration
+less ours, in basis points of the optimum; `lost`: ours less the peer's. Negative would mean that somebody found better; both sides
+carry some 1e-9 of rounding. Enumeration knows no lots, so it bounds the exact route from above.
 """
 
 import statistics
@@ -90,7 +90,7 @@ def searched(instance: Instance) -> float:
 
 
 def routed(instance: Instance) -> int | None:
-    """The exact route, in units of the quote group after gas; None where a rest stays that nobody else leaves. As many legs as pay."""
+    """The exact route, in quote units after gas, with as many legs as pay; None where a rest stays that nobody else leaves."""
     rules = Rules(legs_max=len(instance.view.sources))
     found = split(instance.view, instance.side, instance.quantity, instance.capacity, instance.gas, None, rules)
     if not isinstance(found, Route) or found.unplaced.units:
@@ -102,7 +102,10 @@ def ask_uniswap(uniswap: Child, instance: Instance, count: int = 1) -> tuple[int
     """What Uniswap's router nets on the same market, and its nanoseconds. Books are offered as routes without gas."""
     quotes, gas = quoted(instance, 20), gas_of(instance)
     offers = [
-        (part * 5, i, str(abs(quote)), str(gas[i])) for i, row in enumerate(quotes) for part, quote in enumerate(row) if part and quote
+        (part * 5, i, str(abs(quote)), str(gas[i]))
+        for i, row in enumerate(quotes)
+        for part, quote in enumerate(row)
+        if part and quote
     ]
     answer = uniswap.ask("search", quotes=offers, side=instance.side, count=count)
     if answer["total"] is None:
@@ -180,7 +183,14 @@ def _row(case: str, shape: Shape, count: int, solvers: Child | None, uniswap: Ch
     return Row(case, count, _losses(taken.get("search")), _losses(taken.get("exact")), _losses(taken.get("mixed")), peers)
 
 
-_PEERS = ("Uniswap's router", "OneSplit, 10 parts", "OneSplit, 20 parts", "OneSplit, 100 parts", "greedy, 5 % grid", "the best single source")
+_PEERS = (
+    "Uniswap's router",
+    "OneSplit, 10 parts",
+    "OneSplit, 20 parts",
+    "OneSplit, 100 parts",
+    "greedy, 5 % grid",
+    "the best single source",
+)
 
 
 def _peers(instance: Instance, uniswap: Child | None) -> dict[str, int | None]:

@@ -1,7 +1,7 @@
 """The split with gas over 5 books x 50 levels, 5 v2 and 4 v3 pools x 40 ticks, beside solvers, Uniswap's router and step routers.
 
-The search is timed on curves that are ready, as the peers' times leave out their quotes and models; the whole `split` from a view to
-exact integers is a row of its own. Clarabel and cvxpy cannot model gas and solve the easier problem without it. Every answer is
+The search is timed on curves that are ready, as the peers' times leave out their quotes and models; the whole `split` from a view
+to exact integers is a row of its own. Clarabel and cvxpy cannot model gas and solve the easier problem without it. Every answer is
 checked against the others before anything is timed.
 """
 
@@ -22,8 +22,12 @@ SCIP_GAP_BPS, CLARABEL_GAP_BPS = 0.5, 1e-2  # how far their own tolerances leave
 SOLVERS = {"clarabel": ("Clarabel alone, without gas", 12), "cvxpy": ("cvxpy + Clarabel, without gas", 2)}
 SOLVERS |= {"highs": ("HiGHS, mixed-integer", 1), "scip": ("SCIP, mixed-integer", 1)}
 UNISWAP = "Uniswap's router, split search"
+UNISWAP_WARM, UNISWAP_CALLS = 50, 25  # calls until node has compiled it; calls a turn
+QUOTED = "{}, with quotes"
 STEPS = {"OneSplit, 10 parts": (10, one_split, 50), "OneSplit, 20 parts": (20, one_split, 25)}
 STEPS |= {"OneSplit, 100 parts": (100, one_split, 3), "greedy, 5 % grid": (20, greedy, 50)}
+PEERS_OF_SEARCH = (*(title for title, _ in SOLVERS.values()), UNISWAP, *STEPS)
+PEERS_OF_SPLIT = (SOLVERS["cvxpy"][0], UNISWAP, QUOTED.format("OneSplit, 20 parts"), QUOTED.format("greedy, 5 % grid"))
 
 
 def run(instances: int = INSTANCES) -> list[Result]:
@@ -32,12 +36,14 @@ def run(instances: int = INSTANCES) -> list[Result]:
     with peer("solvers", missing) as solvers, peer("uniswap", missing) as uniswap:
         for instance, free in markets:
             check(instance, free, solvers, uniswap)
+        if uniswap:
+            ask_uniswap(uniswap, markets[0][0], UNISWAP_WARM)
         found = alternately(_turns([markets[0], *markets], solvers, uniswap))
     ours = [name for name in found if name.startswith("ours")]
     rows = []
     for name in ours:
         what = f"{len(markets[0][0].view.sources)} sources with gas: {name.removeprefix('ours, ')}"
-        for title in (*(title for title, _ in SOLVERS.values()), UNISWAP, *STEPS):
+        for title in PEERS_OF_SPLIT if "split" in name else PEERS_OF_SEARCH:
             note = missing.get("uniswap" if title == UNISWAP else "solvers", "")
             rows.append(beside(what, found[name], title, found.get(title), note if title not in found else ""))
     return rows
@@ -72,9 +78,7 @@ def check(instance: Instance, free: Instance, solvers: Child | None, uniswap: Ch
         assert dealt is None or dealt <= exact, f"seed {instance.seed}: {name} found better"
 
 
-def _turns(
-    markets: list[tuple[Instance, Instance]], solvers: Child | None, uniswap: Child | None
-) -> Iterator[dict[str, Turn]]:
+def _turns(markets: list[tuple[Instance, Instance]], solvers: Child | None, uniswap: Child | None) -> Iterator[dict[str, Turn]]:
     """One round an instance: every side answers the same one."""
     for instance, free in markets:
         turns = dict(_ours(instance))
@@ -86,6 +90,8 @@ def _turns(
             turns[UNISWAP] = _searching(uniswap, instance)
         for name, (parts, method, count) in STEPS.items():
             turns[name] = calls_of(_dealing(instance, parts, method), count)
+            if QUOTED.format(name) in PEERS_OF_SPLIT:
+                turns[QUOTED.format(name)] = calls_of(_quoting(instance, parts, method), 5)
         yield turns
 
 
@@ -112,9 +118,13 @@ def _loaded(solvers: Child, instance: Instance, job: str) -> Turn:
 
 
 def _searching(uniswap: Child, instance: Instance) -> Turn:
-    return lambda: ask_uniswap(uniswap, instance, 25)[1]
+    return lambda: ask_uniswap(uniswap, instance, UNISWAP_CALLS)[1]
 
 
 def _dealing(instance: Instance, parts: int, method: Callable[[list[list[int]]], int]) -> Callable[[], int]:
     rows = priced(quoted(instance, parts), gas_of(instance))
     return lambda: method(rows)
+
+
+def _quoting(instance: Instance, parts: int, method: Callable[[list[list[int]]], int]) -> Callable[[], int]:
+    return lambda: method(priced(quoted(instance, parts), gas_of(instance)))

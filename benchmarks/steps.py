@@ -28,7 +28,9 @@ def quoted(instance: Instance, parts: int) -> Quotes:
         row: list[int | None] = [0]
         for part in range(1, parts + 1):
             units = instance.quantity.units * part // parts // 10 ** (18 - source.instrument.base.decimals)
-            row.append(_quote(source, units, instance.side == "sell") if units / 10**source.instrument.base.decimals >= least else None)
+            row.append(
+                _quote(source, units, instance.side == "sell") if units / 10**source.instrument.base.decimals >= least else None
+            )
         found.append(row)
     return found
 
@@ -41,9 +43,7 @@ def gas_of(instance: Instance) -> list[int]:
 
 def priced(quotes: Quotes, gas: Sequence[int]) -> list[list[int]]:
     """The same after gas, with a number that no route survives where there is no quote."""
-    return [
-        [0, *(NEVER if quote is None else quote - cost for quote in row[1:])] for row, cost in zip(quotes, gas, strict=True)
-    ]
+    return [[0, *(NEVER if quote is None else quote - cost for quote in row[1:])] for row, cost in zip(quotes, gas, strict=True)]
 
 
 def one_split(rows: list[list[int]]) -> int:

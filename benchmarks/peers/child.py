@@ -15,13 +15,13 @@ from typing import Any, Self
 import msgspec
 
 from benchmarks.measure import Turn
-from benchmarks.peers.environments import PeerMissing, command
+from benchmarks.peers.environments import PeerMissingError, command
 
 PATIENCE_S = 600.0  # for one answer
 
 
 class Child:
-    """Owns the process. Raises PeerMissing when the environment is not there, RuntimeError when the peer fails or is silent."""
+    """Owns the process. Raises PeerMissingError without its environment, RuntimeError when the peer fails or is silent."""
 
     def __init__(self, name: str) -> None:
         line, environ = command(name)
@@ -93,7 +93,7 @@ def peer(name: str, missing: dict[str, str]) -> Iterator[Child | None]:
     """The peer, or None with one line in `missing` that says how to get it."""
     try:
         child = Child(name)
-    except PeerMissing as error:
+    except PeerMissingError as error:
         missing[name] = str(error)
         yield None
         return

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 PATIENCE_S = 1_800
 
 
-class PeerMissing(Exception):
+class PeerMissingError(Exception):
     """A peer that is not here; the message is one line and says what to do."""
 
 
@@ -56,19 +56,19 @@ ENVIRONMENTS = {
 
 
 def command(name: str) -> tuple[list[str], dict[str, str]]:
-    """The command line that starts a peer, and its environment variables. Raises PeerMissing."""
+    """The command line that starts a peer, and its environment variables. Raises PeerMissingError."""
     one = ENVIRONMENTS[name]
     if not one.is_installed:
         if one.pythons:
             python_for(one)
-        raise PeerMissing(f"{one.title}: not installed; `python -m benchmarks peers {name}` installs it")
+        raise PeerMissingError(f"{one.title}: not installed; `python -m benchmarks peers {name}` installs it")
     if one.pythons:
         return [str(_python(one.home)), "-I", str(one.folder / "serve.py")], dict(os.environ)
     return [_node(), str(one.folder / "serve.js")], os.environ | {"NODE_PATH": str(one.home / "node_modules")}
 
 
 def install(name: str) -> Path:
-    """Build an environment from its lock, unless it is there. Raises PeerMissing when it cannot be had."""
+    """Build an environment from its lock, unless it is there. Raises PeerMissingError when it cannot be had."""
     one = ENVIRONMENTS[name]
     if one.is_installed:
         return one.home
@@ -90,7 +90,7 @@ def install(name: str) -> Path:
 
 
 def python_for(one: Environment) -> str:
-    """A Python that an environment can run on: this one, one on PATH, or one of pyenv's. Raises PeerMissing where there is none."""
+    """A Python that an environment can run on: this one, one on PATH, or one of pyenv's. Raises PeerMissingError without any."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     names = [f"python{major}.{minor}" for major, minor in one.pythons]
     found = [sys.executable, *(shutil.which(name) for name in names)]
@@ -99,7 +99,9 @@ def python_for(one: Environment) -> str:
         if python and _version(python) in one.pythons:
             return python
     wanted = " or ".join(f"{major}.{minor}" for major, minor in one.pythons)
-    raise PeerMissing(f"{one.title}: needs Python {wanted}, and none is on PATH; install one, then `python -m benchmarks peers {one.name}`")
+    raise PeerMissingError(
+        f"{one.title}: needs Python {wanted}, and none is on PATH; install one, then `python -m benchmarks peers {one.name}`"
+    )
 
 
 def _version(python: str) -> tuple[int, int] | None:
@@ -121,14 +123,14 @@ def _node() -> str:
     try:
         return node()
     except ArtifactError as error:
-        raise PeerMissing(str(error)) from error
+        raise PeerMissingError(str(error)) from error
 
 
 def _npm() -> str:
     try:
         return npm()
     except ArtifactError as error:
-        raise PeerMissing(str(error)) from error
+        raise PeerMissingError(str(error)) from error
 
 
 def _run(one: Environment, line: list[str], folder: Path | None = None) -> None:
@@ -136,8 +138,10 @@ def _run(one: Environment, line: list[str], folder: Path | None = None) -> None:
         try:
             done = subprocess.run(line, cwd=folder, stdout=said, stderr=said, timeout=PATIENCE_S, check=False)
         except subprocess.TimeoutExpired as error:
-            raise PeerMissing(f"{one.title}: took more than {PATIENCE_S} s to install: check the network and try again") from error
+            raise PeerMissingError(
+                f"{one.title}: took more than {PATIENCE_S} s to install: check the network and try again"
+            ) from error
         if done.returncode:
             said.seek(0)
             last = " ".join(said.read().split())[-300:]
-            raise PeerMissing(f"{one.title}: could not be installed: check the network and try again ({last})")
+            raise PeerMissingError(f"{one.title}: could not be installed: check the network and try again ({last})")

@@ -1,4 +1,4 @@
-"""The other end of the pipe, for peers in Python: one JSON object a line each way. Standard library alone: it runs in any environment."""
+"""The other end of the pipe, for peers in Python: one JSON object a line each way. Standard library alone, as it runs anywhere."""
 
 import json
 import os

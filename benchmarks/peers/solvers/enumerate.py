@@ -1,7 +1,7 @@
-"""The optimum by brute force: every set of pools and of books with a smallest order, each filled by bisection on the marginal price.
+"""The optimum by brute force: every set of pools (and of books with a smallest order), each filled by bisection on the price.
 
-Shares no idea with the router's search but the definition of the problem: no breakpoints, no thresholds, no branching. Sources count
-books, v2, v3; compiled, because two to the twelfth is a large number.
+Shares nothing with the router's search but the definition of the problem: no breakpoints, no thresholds, no branching. Sources are
+counted books, v2, v3. Compiled, because two to the twelfth is a large number.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Selling over many sources as the textbooks write it: a conic problem, with gas a mixed-integer one, and a piecewise-linear version.
+"""Selling over many sources as the textbooks write it: a conic problem, mixed-integer with gas, and a piecewise-linear version.
 
-Amounts are scaled to the order and prices to the middle. Source of the formulation: Angeris, Evans, Chitra and Boyd, "Optimal Routing
-for Constant Function Market Makers", 2021; gas by binaries is section 5 there.
+Amounts are scaled to the order and prices to the best book's. Source of the formulation: Angeris, Evans, Chitra and Boyd, "Optimal
+Routing for Constant Function Market Makers", 2021, which also models fixed costs by binaries.
 """
 
 from typing import Any

@@ -47,7 +47,7 @@ class Solvers:
     def cvxpy(self, count: int) -> dict[str, Any]:
         """cvxpy and Clarabel from the market to the answer, without gas."""
 
-        def call() -> float:
+        def call() -> Any:
             return conic(self.numbers, False).solve(solver=cp.CLARABEL, **TIGHT)
 
         return {"net": call(), "ns": timed(call, count)}
