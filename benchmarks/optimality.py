@@ -89,9 +89,9 @@ def searched(instance: Instance) -> float:
     return found.worth
 
 
-def routed(instance: Instance) -> int | None:
+def routed(instance: Instance, legs_max: int | None = None) -> int | None:
     """The exact route, in quote units after gas, with as many legs as pay; None where a rest stays that nobody else leaves."""
-    rules = Rules(legs_max=len(instance.view.sources))
+    rules = Rules(legs_max=legs_max or len(instance.view.sources))
     found = split(instance.view, instance.side, instance.quantity, instance.capacity, instance.gas, None, rules)
     if not isinstance(found, Route) or found.unplaced.units:
         return None
@@ -175,7 +175,11 @@ def _row(case: str, shape: Shape, count: int, solvers: Child | None, uniswap: Ch
             if instance.side == "sell":
                 mixed = (solvers.ask("refined")["net"] - found) / whole * 1e4
                 note("mixed", mixed, mixed > GAP_BPS_MAX, instance.seed)
-        for name, net in _peers(instance, uniswap).items():
+        nets = _peers(instance, uniswap)
+        few, theirs = nets[OURS_FEW], nets[UNISWAP]
+        if few is not None and theirs is not None and theirs > few:
+            failures.append(f"{case}, seed {instance.seed}: {UNISWAP} is better than {OURS_FEW}")
+        for name, net in nets.items():
             if net is not None and exact is not None:
                 lost = (exact - net) / 1e18 / whole * 1e4
                 note(name, lost, lost < 0, instance.seed)
@@ -183,13 +187,15 @@ def _row(case: str, shape: Shape, count: int, solvers: Child | None, uniswap: Ch
     return Row(case, count, _losses(taken.get("search")), _losses(taken.get("exact")), _losses(taken.get("mixed")), peers)
 
 
+OURS_FEW, UNISWAP = f"our route of {Rules().legs_max} legs at most", "Uniswap's router"
 _PEERS = (
-    "Uniswap's router",
+    UNISWAP,
     "OneSplit, 10 parts",
     "OneSplit, 20 parts",
     "OneSplit, 100 parts",
     "greedy, 5 % grid",
     "the best single source",
+    OURS_FEW,
 )
 
 
@@ -199,6 +205,7 @@ def _peers(instance: Instance, uniswap: Child | None) -> dict[str, int | None]:
         *(in_steps(instance, parts, one_split) for parts in (10, 20, 100)),
         in_steps(instance, 20, greedy),
         in_steps(instance, 1, single),
+        routed(instance, Rules().legs_max),
     )
     return dict(zip(_PEERS, nets, strict=True))
 
