@@ -1,15 +1,18 @@
-"""NautilusTrader's order book in Rust (its pyo3 module), asked over a pipe: `load` a stream of updates, then apply and read it.
+"""NautilusTrader, asked over a pipe: its order book in Rust (the pyo3 module), and its live engines.
 
-`built`: making the deltas, which its adapters do for every message, is in the time; `ready`: they are made beforehand.
+Book: `load` a stream of updates, then apply and read it. `built`: making the deltas, which its adapters do for every message, is in
+the time; `ready`: they are made beforehand. Engines: `ticks` on asyncio's loop or on uvloop, the one that is asked first.
 """
 
+import asyncio
 import importlib.metadata
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]  # this program runs in isolation, by its path
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # this program runs in isolation, by its path
 
 from nautilus_trader.core import nautilus_pyo3 as nautilus  # noqa: E402
 from wire import serve  # noqa: E402
@@ -62,6 +65,29 @@ class Books:
         return {"bids": [_level(one) for one in book.bids()], "asks": [_level(one) for one in book.asks()]}
 
 
+class Engines:
+    """Owns the live engines, once they are asked for."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+
+    def ticks(self, count: int, loop: str) -> dict[str, Any]:
+        if self._live is None:
+            from live import Live  # its imports take seconds, and the book needs none of them
+
+            self._live = Live(_loop(loop))
+        found: dict[str, Any] = self._live.ticks(count)
+        return found
+
+
+def _loop(name: str) -> asyncio.AbstractEventLoop:
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.SelectorEventLoop()  # by name: importing their package installs uvloop's policy
+
+
 def _deltas(bids: Levels, asks: Levels, number: int) -> Any:
     rows = []
     for side, levels in ((nautilus.OrderSide.BUY, bids), (nautilus.OrderSide.SELL, asks)):
@@ -77,8 +103,8 @@ def _level(level: Any) -> tuple[int, int]:
 
 
 def main() -> None:
-    books = Books()
-    jobs = {name: getattr(books, name) for name in ("load", "built", "ready", "book")}
+    books, engines = Books(), Engines()
+    jobs = {name: getattr(books, name) for name in ("load", "built", "ready", "book")} | {"ticks": engines.ticks}
     serve(jobs, {"nautilus-trader": importlib.metadata.version("nautilus-trader"), "python": sys.version.split()[0]})
 
 
