@@ -17,6 +17,8 @@ from agent.simulation.chain.artifacts import ArtifactError, cache_dir, digest, n
 
 HERE = Path(__file__).parent
 PATIENCE_S = 1_800
+# Problems this small are solved fastest by one thread; several wait for one another, for milliseconds where the machine is busy.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class PeerMissingError(Exception):
@@ -63,7 +65,7 @@ def command(name: str) -> tuple[list[str], dict[str, str]]:
             python_for(one)
         raise PeerMissingError(f"{one.title}: not installed; `python -m benchmarks peers {name}` installs it")
     if one.pythons:
-        return [str(_python(one.home)), "-I", str(one.folder / "serve.py")], dict(os.environ)
+        return [str(_python(one.home)), "-I", str(one.folder / "serve.py")], os.environ | ONE_THREAD
     return [_node(), str(one.folder / "serve.js")], os.environ | {"NODE_PATH": str(one.home / "node_modules")}
 
 

@@ -1,8 +1,8 @@
 """NautilusTrader's live engines, from a quote tick to the client's `_submit_order`: data, risk and execution engine, one strategy.
 
-The strategy answers every quote with a limit order; the venue is a client that accepts at once and sends nothing. So what is timed is
-theirs alone: no route is searched, nothing is journaled, nothing is signed, no byte leaves. The order is cancelled between ticks,
-outside the time. Their engines do not end cleanly outside a trading node; the process ends with the pipe.
+The strategy answers every quote with a limit order; the venue is a client that accepts at once and sends nothing. So what is timed
+is theirs alone: no route is searched, nothing is journaled, nothing is signed, no byte leaves. The order is cancelled once its time
+is taken. Their engines do not end cleanly outside a trading node; the process ends with the pipe.
 """
 
 import asyncio
@@ -68,13 +68,13 @@ class Quoter(Strategy):  # type: ignore[misc]
         self.subscribe_quote_ticks(INSTRUMENT.id)
         self.size, self.price = INSTRUMENT.make_qty(0.01), INSTRUMENT.make_price(50_000.0)
 
-    def on_quote_tick(self, tick: Any) -> None:
+    def on_quote_tick(self, _: Any) -> None:
         self.order = self.order_factory.limit(
             instrument_id=INSTRUMENT.id, order_side=OrderSide.BUY, quantity=self.size, price=self.price
         )
         self.submit_order(self.order)
 
-    def on_order_accepted(self, event: Any) -> None:
+    def on_order_accepted(self, _: Any) -> None:
         self.accepted.set()
 
 

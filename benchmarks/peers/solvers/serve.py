@@ -1,4 +1,4 @@
-"""The usual solvers, asked over a pipe: `load` a market in plain numbers, then each solver as often as it is told."""
+"""The usual solvers, asked over a pipe: `load` a market (or `load_network`) in plain numbers, then each as often as it is told."""
 
 import importlib.metadata
 import sys
@@ -14,6 +14,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # this program runs in isolation, 
 import cvxpy as cp  # noqa: E402
 from enumerate import optimum  # noqa: E402
 from models import TIGHT, Model, conic, linear  # noqa: E402
+from network import Pools  # noqa: E402
 from wire import serve, timed  # noqa: E402
 
 SECANTS = 200
@@ -75,10 +76,31 @@ class Solvers:
         return {"net": net, "ns": taken}
 
 
+class Networks:
+    """Owns the network that was loaded last."""
+
+    def load_network(self, numbers: dict[str, Any]) -> dict[str, Any]:
+        self._pools = Pools(numbers)
+        return {}
+
+    def lbfgsb(self, count: int, compiled: bool) -> dict[str, Any]:
+        """The dual by scipy."""
+
+        def call() -> float:
+            return self._pools.dual(compiled=compiled)
+
+        return {"net": call(), "ns": timed(call, count)}
+
+    def network_cvxpy(self, count: int) -> dict[str, Any]:
+        """The primal by cvxpy and Clarabel, from the numbers to the answer."""
+        return {"net": self._pools.conic(), "ns": timed(self._pools.conic, count)}
+
+
 def main() -> None:
     warnings.filterwarnings("ignore")
-    solvers = Solvers()
+    solvers, networks = Solvers(), Networks()
     jobs = {name: getattr(solvers, name) for name in ("load", "enumerate", "clarabel", "cvxpy", "highs", "refined", "scip")}
+    jobs |= {name: getattr(networks, name) for name in ("load_network", "lbfgsb", "network_cvxpy")}
     serve(jobs, {name: importlib.metadata.version(name) for name in NAMES})
 
 
