@@ -23,7 +23,7 @@ OTHER = ("all", "list", "peers", "optimality", "growth", "page")
 
 
 def show(name: str, results: Sequence[Result]) -> None:
-    print(f"\n{name}  ({platform.machine()}, Python {platform.python_version()})")
+    print(f"\n{name}  ({platform.machine()}, Python {platform.python_version()})", flush=True)
     for r in results:
         ours = f"{r.what:46} ours {_us(r.ours_us, r.ours_p99_us)}"
         if r.peer_us is None:
@@ -53,12 +53,13 @@ def main() -> int:
 
             rewrite(args.more, args.instances, args.svg)
         case chosen:
-            found = {name: measured(name) for name in (names() if chosen == "all" else [chosen])}
+            found = {}
+            for name in names() if chosen == "all" else [chosen]:
+                found[name] = measured(name)
+                if not args.json:
+                    show(name, found[name])
             if args.json:
                 print(as_json(found))
-            else:
-                for name, results in found.items():
-                    show(name, results)
     return 0
 
 

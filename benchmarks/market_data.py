@@ -40,7 +40,7 @@ Snapshot = tuple[str, int, list[tuple[str, str]], list[tuple[str, str]]]
 
 
 def run(frames_max: int | None = None) -> list[Result]:
-    frames, origin = _frames()
+    frames, origin = _frames(frames_max or MODELLED)
     frames = frames[:frames_max]
     ours, peer = Ours(), Ccxt()
     taken: dict[str, list[int]] = {OURS: [], PEER: []}
@@ -179,13 +179,13 @@ def _snapshot(text: str) -> Snapshot:
 # -- where the frames come from ----------------------------------------------------------------------------------------
 
 
-def _frames() -> tuple[list[Frame], str]:
+def _frames(modelled: int) -> tuple[list[Frame], str]:
     folder = os.environ.get(DATA)
     if folder and (Path(folder) / "market").is_dir():
         paths = {symbol: Path(folder) / "market" / f"{name}.jsonl.gz" for symbol, name in SYMBOLS.items()}
         found = [frame for symbol, path in paths.items() for frame in _recorded(path, symbol)]
         return sorted(found, key=lambda frame: frame[0]), "recorded"
-    return _modelled(), "modelled"
+    return _modelled(modelled), "modelled"
 
 
 def _recorded(path: Path, symbol: str) -> list[Frame]:
@@ -202,8 +202,8 @@ def _recorded(path: Path, symbol: str) -> list[Frame]:
     return frames
 
 
-def _modelled() -> list[Frame]:
-    """Ten books a second and symbol, and trades in bursts of up to thirty in a millisecond."""
+def _modelled(count: int) -> list[Frame]:
+    """Ten books a second and symbol, and trades in bursts of up to thirty in a millisecond; about `count` frames."""
     chance = random.Random(3)
     frames: list[Frame] = []
 
@@ -211,7 +211,7 @@ def _modelled() -> list[Frame]:
         return [[f"{ticks / 100:.8f}", f"{lots / 1e4:.8f}"] for ticks, lots in one]
 
     for number, symbol in enumerate(SYMBOLS):
-        first, diffs = stream(MODELLED // 8)
+        first, diffs = stream(max(count // 8, 1))
         frames.append((number, json.dumps([symbol, 0, side(first[0]), side(first[1])]), True))
         for seq, (bids, asks) in enumerate(diffs, 1):
             at = seq * 100_000_000 + number

@@ -64,6 +64,14 @@ def test_nobody_beats_the_route_on_a_few_instances() -> None:
     assert json.loads(json.dumps(optimality.as_json(report)))["instances"] == len(optimality.CASES)
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(3_600)
+def test_nobody_beats_the_route_on_a_thousand_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the peers that are installed, if any are: enumeration, a mixed-integer solver and Uniswap's router."""
+    monkeypatch.undo()
+    assert optimality.measure(1_000).failures == []
+
+
 def test_growth_and_its_plot() -> None:
     found = growth.measure((10, 20), range(1))
     assert found["sizes"] == [10, 20]
