@@ -2,7 +2,7 @@
 
 The dual: prices of all tokens in coins of the target; minimise what the order is worth plus every pool's best arbitrage against
 those prices (Diamandis, Resnick, Chitra and Angeris, "An Efficient Algorithm for Optimal Routing Through Constant Function Market
-Makers", arXiv 2302.04938; the settings are those of their CFMMRouter). Both answer in coins of the target that the order brings.
+Makers", arXiv 2302.04938; memory and precision are those of their CFMMRouter). Both answer in coins of the target.
 """
 
 import math
@@ -14,7 +14,7 @@ from models import TIGHT
 from numba import njit
 from scipy.optimize import minimize
 
-LBFGSB = {"maxcor": 5, "ftol": 10 * np.finfo(float).eps, "gtol": 1e-5, "maxiter": 10_000, "maxfun": 100_000}
+LBFGSB = {"maxcor": 5, "ftol": 10 * np.finfo(float).eps, "gtol": 1e-8, "maxiter": 10_000, "maxfun": 100_000}
 
 
 class Pools:
@@ -33,16 +33,17 @@ class Pools:
         free = np.arange(self.tokens) != self.target
         arbitrage = _compiled if compiled else _vectorised
         u = np.log(self.start)
+        unit = self.amount * self.start[self.source]  # without it, its first steps overflow on some networks
 
         def value(x: Any) -> tuple[float, Any]:
             u[free] = x
             prices = np.exp(u)
             worth, left = arbitrage(prices, self.pair, self.reserves, self.keep)
             left[self.source] += self.amount
-            return worth + prices[self.source] * self.amount, (left * prices)[free]
+            return (worth + prices[self.source] * self.amount) / unit, (left * prices)[free] / unit
 
         found = minimize(value, u[free], jac=True, method="L-BFGS-B", options=LBFGSB)
-        return float(found.fun)
+        return float(found.fun) * unit
 
     def conic(self) -> float:
         """By cvxpy and Clarabel, values scaled to a millionth of the order's."""
