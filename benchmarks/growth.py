@@ -8,13 +8,12 @@ plot spans five powers of ten.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.routing.problem import Order, Rules, pose
 from benchmarks.chart import Line, draw
-from benchmarks.markets import USDT_GROUP, Instance, Shape, build_instance
+from benchmarks.markets import Instance, Shape, build_instance
 from benchmarks.measure import Turn, alternately, calls_of
-from benchmarks.optimality import ask_uniswap
+from benchmarks.optimality import ask_uniswap, posed, searches
 from benchmarks.peers.child import Child, peer
-from benchmarks.routing import UNISWAP, UNISWAP_WARM, searches
+from benchmarks.routing import UNISWAP, UNISWAP_WARM
 from benchmarks.steps import gas_of, one_split, priced, quoted
 
 SIZES = (10, 20, 50, 100, 200, 500, 1_000)
@@ -68,7 +67,8 @@ def _turns(size: int, seeds: list[int], solvers: Child | None, uniswap: Child | 
     for seed in seeds:
         instance = build_instance(shape(size), seed)
         rows = priced(quoted(instance, 20), gas_of(instance))
-        turns = dict(_ours(instance, max(2_000 // size, 5)))
+        calls = max(2_000 // size, 5)
+        turns = {f"ours, {name}": calls_of(search, calls) for name, search in searches(posed(instance)).items()}
         turns[ONE_SPLIT] = calls_of(lambda rows=rows: one_split(rows), max(500 // size, 2))  # type: ignore[misc]
         if solvers:
             solvers.ask("load", numbers=instance.numbers)
@@ -76,15 +76,6 @@ def _turns(size: int, seeds: list[int], solvers: Child | None, uniswap: Child | 
         if uniswap:
             turns[UNISWAP] = _asked(uniswap, instance)
         yield turns
-
-
-def _ours(instance: Instance, calls: int) -> Iterator[tuple[str, Turn]]:
-    assert instance.view.mid is not None
-    rules = Rules(legs_max=len(instance.view.sources))
-    order = Order(instance.side, instance.quantity, USDT_GROUP, instance.view.mid, None, rules)
-    task = pose(order, instance.view.sources, instance.capacity, instance.gas)
-    for name, search in searches(task).items():
-        yield f"ours, {name}", calls_of(search, calls)
 
 
 def _asked(uniswap: Child, instance: Instance) -> Turn:

@@ -206,15 +206,14 @@ def _ladder(state: Depth, found: Instrument, side: Side) -> Ladder:
     levels = state.bids if side == "sell" else state.asks
     prices = [ticks * state.tick_units / 10**BOOK_QUOTE for ticks, _ in levels]
     sizes = [lots * state.lot_units / 1e8 for _, lots in levels]
-    return Ladder(prices, sizes, state.fee_pips / PIPS, _least(levels, found, side) * state.lot_units / 1e8)
+    return Ladder(prices, sizes, state.fee_pips / PIPS, _least(levels, found) * state.lot_units / 1e8)
 
 
-def _least(levels: tuple[tuple[int, int], ...], found: Instrument, side: Side) -> int:
-    """The fewest lots worth the minimum at the worst tick that they touch; when selling, ten basis points of slippage below it."""
+def _least(levels: tuple[tuple[int, int], ...], found: Instrument) -> int:
+    """The fewest lots worth the minimum at the worst tick that they touch; 0 where there is no minimum."""
     known = 0
     for ticks, lots in levels:
-        worst = ticks * 9_990 // 10_000 if side == "sell" else ticks
-        need = -(-found.notional_min * 10**found.base.decimals // (worst * found.tick_units * found.lot_units))
+        need = -(-found.notional_min * 10**found.base.decimals // (ticks * found.tick_units * found.lot_units))
         if need <= known + lots:
             return max(need, known + 1) if found.notional_min else 0
         known += lots

@@ -97,7 +97,7 @@ def _optimality(report: optimality.Report) -> Iterator[str]:
         exact = "-" if row.exact is None else f"{row.exact.median:.1e}, {row.exact.most:.1e}"
         yield f"| {row.case} | {row.instances} | {_most(row.search)} | {exact} | {_most(row.mixed)} |"
     yield ""
-    yield "What others lose against our exact route: median / p95 / most, and the least (never below zero: nobody was ever better)."
+    yield "What others lose against our exact route: median / p95 / most, and below, the least."
     names = list(report.rows[0].peers)
     yield ""
     yield f"| case | {' | '.join(names)} |"
@@ -108,7 +108,9 @@ def _optimality(report: optimality.Report) -> Iterator[str]:
     least = [one.least for row in report.rows for one in row.peers.values() if one is not None]
     yield ""
     yield f"The least that any peer lost on any instance: {min(least, default=0.0):.1e} bps. " + (
-        "All that is promised held." if not report.failures else f"FAILED: {'; '.join(report.failures[:5])}."
+        "All that is promised held: nobody was better by more than rounding, 0.000001 USDT a leg."
+        if not report.failures
+        else f"FAILED: {'; '.join(report.failures[:5])}."
     )
     for text in report.missing.values():
         yield f"{text}."

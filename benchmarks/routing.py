@@ -1,18 +1,24 @@
 """The split with gas over 5 books x 50 levels, 5 v2 and 4 v3 pools x 40 ticks, beside solvers, Uniswap's router and step routers.
 
-The search is timed on curves that are ready, as the peers' times leave out their quotes and models; the whole `split` from a view
-to exact integers is a row of its own. Clarabel and cvxpy cannot model gas and solve the easier problem without it. Every answer is
-checked against the others before anything is timed.
+The search is timed on curves that are ready, as the peers' times leave out their quotes and models. The whole `split`, from a view
+to exact integers, has rows of its own: as the engine decides, with one book that has moved since the last time and no words, and
+with nothing remembered and everything explained. Clarabel and cvxpy cannot model gas and solve the easier problem without it.
+Every answer is checked against the others before anything is timed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import cycle
 
-from agent.routing.problem import Order, Rules, Task, pose
-from agent.routing.search import choose
+import msgspec
+
+from agent.market.view import View
+from agent.routing import kernel
+from agent.routing.memo import Memo
 from agent.routing.split import split
-from benchmarks.markets import USDT_GROUP, Instance, Shape, build_instance
+from benchmarks.markets import Instance, Shape, build_instance
 from benchmarks.measure import Result, Turn, alternately, beside, calls_of
-from benchmarks.optimality import GAP_BPS_MAX, ask_uniswap, in_steps, routed, searched
+from benchmarks.optimality import GAP_BPS_MAX, ask_uniswap, in_steps, posed, routed, searched, searches
 from benchmarks.peers.child import Child, peer
 from benchmarks.steps import gas_of, greedy, one_split, priced, quoted
 
@@ -43,15 +49,10 @@ def run(instances: int = INSTANCES) -> list[Result]:
     rows = []
     for name in ours:
         what = f"{len(markets[0][0].view.sources)} sources with gas: {name.removeprefix('ours, ')}"
-        for title in PEERS_OF_SPLIT if "split" in name else PEERS_OF_SEARCH:
+        for title in PEERS_OF_SPLIT if "ours, split" in name else PEERS_OF_SEARCH:
             note = missing.get("uniswap" if title == UNISWAP else "solvers", "")
             rows.append(beside(what, found[name], title, found.get(title), note if title not in found else ""))
     return rows
-
-
-def searches(task: Task) -> Mapping[str, Callable[[], object]]:
-    """Every way of ours to search; all give the same answer."""
-    return {"search": lambda: choose(task.problem, task.costs)}
 
 
 def check(instance: Instance, free: Instance, solvers: Child | None, uniswap: Child | None) -> None:
@@ -96,16 +97,40 @@ def _turns(markets: list[tuple[Instance, Instance]], solvers: Child | None, unis
 
 
 def _ours(instance: Instance) -> Iterator[tuple[str, Turn]]:
-    assert instance.view.mid is not None
-    order = Order(instance.side, instance.quantity, USDT_GROUP, instance.view.mid, None, Rules())
-    task = pose(order, instance.view.sources, instance.capacity, instance.gas)
-    for name, search in searches(task).items():
-        yield f"ours, {name}", calls_of(search, CALLS)
+    for name, search in searches(posed(instance)).items():
+        yield f"ours, search {name}", calls_of(search, CALLS)
+    for name, memo in _memos().items():
+        yield f"ours, split {name}", calls_of(_deciding(instance, memo), CALLS)
 
     def whole() -> object:
         return split(instance.view, instance.side, instance.quantity, instance.capacity, instance.gas)
 
-    yield "ours, split(view)", calls_of(whole, CALLS // 10)
+    yield "ours, split, nothing remembered, explained", calls_of(whole, CALLS // 10)
+
+
+def _memos() -> dict[str, Memo]:
+    found = {"plain": Memo(kernel.search)}
+    if find_spec("numba"):
+        from agent.routing.fast import Arrays
+
+        found["[fast]"] = Memo(Arrays().search)
+    return found
+
+
+def _deciding(instance: Instance, memo: Memo) -> Callable[[], object]:
+    """As the engine decides after a message: one book is another one, all else as before."""
+    views = cycle([instance.view, _moved(instance.view)])
+    return lambda: split(
+        next(views), instance.side, instance.quantity, instance.capacity, instance.gas, memo=memo, is_explained=False
+    )
+
+
+def _moved(view: View) -> View:
+    """The same market, the first book's levels each one lot larger."""
+    first, *others = view.sources
+    bids, asks = ([(ticks, lots + 1) for ticks, lots in side] for side in (first.state.bids, first.state.asks))  # type: ignore[union-attr]
+    state = msgspec.structs.replace(first.state, bids=tuple(bids), asks=tuple(asks))
+    return msgspec.structs.replace(view, sources=(msgspec.structs.replace(first, state=state), *others))
 
 
 def _loaded(solvers: Child, instance: Instance, job: str) -> Turn:
