@@ -24,12 +24,13 @@ OTHER = ("all", "list", "peers", "optimality", "growth", "page")
 
 def show(name: str, results: Sequence[Result]) -> None:
     print(f"\n{name}  ({platform.machine()}, Python {platform.python_version()})", flush=True)
+    wide = max((len(r.what) for r in results), default=0)
     for r in results:
-        ours = f"{r.what:46} ours {_us(r.ours_us, r.ours_p99_us)}"
-        if r.peer_us is None:
-            print(f"  {ours}   {r.peer}: {r.note}")
-        else:
-            print(f"  {ours}   {r.peer:32} {_us(r.peer_us, r.peer_p99_us)}   ratio {r.ratio:8.2f}x   {r.note}".rstrip())
+        if r.peer_us is not None:
+            ours = f"{r.what:{wide}} ours {_us(r.ours_us, r.ours_p99_us)}"
+            print(f"  {ours}   {r.peer:32} {_us(r.peer_us, r.peer_p99_us)}   ratio {r.ratio:9.2f}x   {r.note}".rstrip())
+    for note in dict.fromkeys(r.note for r in results if r.peer_us is None):
+        print(f"  {note}")
 
 
 def as_json(found: Mapping[str, Sequence[Result]]) -> str:

@@ -161,7 +161,7 @@ def shown(report: Report) -> Iterator[str]:
     yield from report.missing.values()
     yield from (f"FAILED: {one}" for one in report.failures)
     if not report.failures:
-        yield f"every gap within {GAP_BPS_MAX:g} bps; nobody better on any instance by more than rounding, {DUST / 1e18:g} USDT a leg"
+        yield f"every gap within {GAP_BPS_MAX:g} bps; nobody better anywhere by more than rounding, {DUST / 1e18:g} USDT a leg"
 
 
 def _columns(row: Row) -> dict[str, Losses | None]:
