@@ -191,15 +191,19 @@ class Engine:
             return
         self._recorder.record(tend(self.state, self.world, self._rules, now_ns))
         events = decide(self.state, self.world, self._rules, now_ns)
-        if not events or any(isinstance(event, IntentEnded) for event in events):
-            self._explain()
+        for event in events:
+            if isinstance(event, IntentEnded):
+                self._explain(event.intent_id)
         self._recorder.record(events)
 
-    def _explain(self) -> None:
-        """What was routed is put into words as soon as there is nothing more urgent, and before its parent ends."""
+    def _explain(self, intent_id: str = "") -> None:
+        """What was routed is put into words when nothing else happens, one route at a time, and before its parent ends."""
         waiting = self.world.unexplained
-        self._recorder.record([question.explained() for question in waiting if question.intent_id in self.state.parents])
-        waiting.clear()
+        chosen = [one for one in waiting if one.intent_id == intent_id] if intent_id else list(waiting)[:1]
+        for question in chosen:
+            waiting.remove(question)
+        if not self.is_stopping:
+            self._recorder.record([question.explained() for question in chosen])
 
     async def _news(self) -> None:
         """Wait for facts, or for the next tick: time passing is a fact too."""
@@ -207,7 +211,7 @@ class Engine:
             async with asyncio.timeout(TICK_S):
                 await self._recorder.woken.wait()
         except TimeoutError:
-            pass
+            self._explain()
         self._recorder.woken.clear()
         await asyncio.sleep(0)  # a loop that always has news still gives everybody a turn
 

@@ -17,7 +17,7 @@ from agent.routing.memo import Memo
 from agent.routing.search import Search
 from agent.settlement.knobs import Knobs
 
-UNEXPLAINED_MAX = 64  # routes that wait for their words; the oldest go without
+UNEXPLAINED_MAX = 16  # routes that wait for their words; the oldest go without
 
 NATIVE_GROUP = "ETH"  # the group of every supported chain's own coin
 

@@ -22,6 +22,7 @@ PAGE = 4_096  # bytes of a page, as SQLite chooses it
 LOG_BYTES = 8 << 20
 MOVE_PAGES = 1_000  # of the log are moved into the database at a time; the rest is the reserve
 CHUNK = 64  # rows of one statement
+FEW = 8  # rows that one decision makes
 
 SCHEMA = (
     "CREATE TABLE record (seq INTEGER PRIMARY KEY, at_ns INTEGER NOT NULL, body BLOB NOT NULL, hash TEXT NOT NULL) STRICT",
@@ -103,6 +104,9 @@ def insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     if len(rows) == 1:
         db.execute(_INSERT, rows[0])
         return
+    if len(rows) <= FEW:  # one statement is a commit of its own
+        db.execute(_INSERT_FEW[len(rows)], list(chain.from_iterable(rows)))
+        return
     whole = len(rows) - len(rows) % CHUNK
     db.execute("BEGIN IMMEDIATE")
     for start in range(0, whole, CHUNK):
@@ -157,3 +161,4 @@ def _check_schema(db: sqlite3.Connection, path: Path) -> None:
 
 _INSERT = "INSERT INTO record (seq, at_ns, body, hash) VALUES (?, ?, ?, ?)"
 _INSERT_CHUNK = f"{_INSERT}{', (?, ?, ?, ?)' * (CHUNK - 1)}"
+_INSERT_FEW = [f"{_INSERT}{', (?, ?, ?, ?)' * (count - 1)}" for count in range(FEW + 1)]
