@@ -59,6 +59,6 @@ def _told(card: Card, scoring: Scoring, now_ns: int, avoided: str) -> dict[str, 
         **{name: {"mean": mean.value, "weight": mean.weight} if mean.weight else None for name, mean in means.items()},
         "charge_pips": cost.pips if scoring.is_charged else 0,
         "charge_why": cost.why if scoring.is_charged else "",
-        "terms_pips": {part.name: part.pips for part in terms(card, scoring, turn * CHARGED_EVERY_S * SECOND_NS)},
+        "terms_pips": {part.name: part.pips + 0.0 for part in terms(card, scoring, turn * CHARGED_EVERY_S * SECOND_NS)},
         "avoided": avoided,
     }
