@@ -22,6 +22,7 @@ from agent.domain.errors import ConfigError, NumberError
 from agent.engine.world import Rules
 from agent.risk.gate import GROUP_DECIMALS
 from agent.risk.limits import Limits
+from agent.routing.scorecard import Scoring
 from agent.settlement.knobs import Knobs
 
 FILE = "isthmus.toml"
@@ -100,6 +101,22 @@ class Reconcile(_Section):
     timeout_disconnection_secs: int = Field(default=10, ge=1, le=600)
 
 
+class Scorecard(_Section):
+    """How venues are judged by their past, and what routing makes of it. See docs/scorecard.md."""
+
+    is_charged: bool = True
+    half_life_s: int = Field(default=1_800, ge=10, le=10**7)
+    prior_orders: int = Field(default=20, ge=1, le=10**6)
+    prior_markouts: int = Field(default=50, ge=1, le=10**6)
+    retry_pips: int = Field(default=200, ge=0, le=50_000)
+    charge_pips_max: int = Field(default=5_000, ge=0, le=50_000)
+    fault_half_life_orders: float = Field(default=1.5, ge=0.5, le=1_000)
+    fault_share_max: float = Field(default=0.55, ge=0.05, le=1)
+    ack_ms_max: int = Field(default=5_000, ge=1, le=60_000)
+    avoid_s: int = Field(default=30, ge=1, le=86_400)
+    avoid_s_max: int = Field(default=900, ge=1, le=86_400)
+
+
 class Journal(_Section):
     """The desk's journal in PostgreSQL instead of the file, with a lease that lets one agent of the desk write."""
 
@@ -141,6 +158,7 @@ class Settings(_Section):
     risk: Risk = Risk()
     execution: Execution = Execution()
     reconcile: Reconcile = Reconcile()
+    scorecard: Scorecard = Scorecard()
     venues: dict[str, dict[str, Any]] = {}
 
 
@@ -182,8 +200,18 @@ class Loaded(BaseModel):
         tip = parse_units(execution.gas_tip_gwei, GWEI_DECIMALS, "gwei")
         knobs = Knobs(**self.settings.reconcile.model_dump())
         return Rules(
-            limits, execution.slippage_bps, execution.deadline_s, tip, outbid_after_s=execution.outbid_after_s, knobs=knobs
+            limits,
+            execution.slippage_bps,
+            execution.deadline_s,
+            tip,
+            outbid_after_s=execution.outbid_after_s,
+            knobs=knobs,
+            scoring=self.scoring(),
         )
+
+    def scoring(self) -> Scoring:
+        """How venues are judged; whoever reads the journal with the same settings finds the same cards."""
+        return Scoring(**self.settings.scorecard.model_dump())
 
 
 def load(path: Path, *, with_venues: bool = True) -> Loaded:

@@ -16,6 +16,7 @@ from agent.domain.events import (
     OrderReorged,
     OrderReported,
     Record,
+    Surrounded,
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
@@ -33,6 +34,7 @@ PrivateFact = (
     | OrderAmended
     | OrderReorged
     | GasPaid
+    | Surrounded
     | VenueConnected
     | VenueDisconnected
     | VenueStatus

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from cli_kit import environment, isthmus
 
-from agent.config import Reconcile
+from agent.cli.tables import GAP_WORDS
+from agent.cli.venues import COLUMNS
+from agent.config import Reconcile, Scorecard
+from agent.execution.gap import PARTS
 from agent.market import document
+from agent.routing.scorecard import Scoring
 from agent.settlement.knobs import Knobs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +27,7 @@ BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```console\n(.*?)^```$", re.DO
 TIMEOUT_S = 110
 COMMANDS = [
     (), ("demo",), ("init",), ("doctor",), ("run",), ("quote",), ("route",), ("balances",), ("reconcile",), ("record",),
-    ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
+    ("venues",), ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
     ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
@@ -124,3 +128,18 @@ def test_the_knobs_are_the_ones_that_exist() -> None:
     known = {name: words[value] if value in words else int(value) for name, value in told.items()}
     assert known == {name: getattr(Knobs(), name) for name in Knobs.__struct_fields__}
     assert known == Reconcile().model_dump()
+
+
+def test_the_knobs_of_scorecards_are_the_ones_that_exist() -> None:
+    text = (ROOT / "docs" / "scorecard.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| (true|false|[\d.]+) \|", text, re.MULTILINE))
+    known = {name: value == "true" if value in ("true", "false") else float(value) for name, value in told.items()}
+    assert known == {name: getattr(Scoring(), name) for name in Scoring.__struct_fields__}
+    assert known == Scorecard().model_dump()
+
+
+def test_the_parts_of_the_gap_are_the_ones_that_are_shown() -> None:
+    text = (ROOT / "docs" / "scorecard.md").read_text(encoding="utf-8")
+    assert set(GAP_WORDS) == set(PARTS)
+    assert all(f"| {words} |" in text for words in GAP_WORDS.values())
+    assert all(f"`{column}`" in text for column in COLUMNS if column != "venue")

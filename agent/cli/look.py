@@ -22,6 +22,7 @@ from agent.engine.state import State
 from agent.engine.world import World, gas_prices
 from agent.market.view import Market, View
 from agent.ports import Allowance, Profile, Snapshot, Venue
+from agent.routing.scorecard import charges, stamped
 from agent.routing.split import NoRoute, Route, report, split
 
 LOOK_TIMEOUT_S = 20.0
@@ -95,13 +96,18 @@ async def _until(complete: Callable[[], bool], tasks: "list[asyncio.Task[None]]"
 def routed(
     loaded: Loaded, seen: Seen, side: Literal["sell", "buy"], quantity: Amount, limit_bps: int = ANY_BPS
 ) -> tuple[Routed, Amount]:
-    """The route over what was seen, and what it leaves. Without accounts, as if the inventory were everywhere. LiquidityError."""
+    """The route over what was seen, and what it leaves; venues are charged for their past. Raises LiquidityError.
+
+    Without accounts, as if the inventory were everywhere.
+    """
     gas = gas_prices(_world(loaded, seen), loaded.rules(), seen.view.market.partition("/")[2], seen.view.at_ns)
     limit = worse_by(seen.mid, limit_bps, selling=side == "sell")
-    found: Route | NoRoute = split(seen.view, side, quantity, _capacity(seen), gas, limit)
+    cards, listed = replay(loaded).scores.cards, (one.instrument for one in seen.view.sources)
+    learnt = charges(cards, loaded.scoring(), seen.view.at_ns, listed)
+    found: Route | NoRoute = split(seen.view, side, quantity, _capacity(seen), gas, limit, charges=learnt)
     if isinstance(found, NoRoute):
         raise LiquidityError(f"no route: {'; '.join(reason.text for reason in (*found.reasons, *found.rejected))}")
-    return report(found, "quote", 0), found.unplaced
+    return stamped(report(found, "quote", 0), learnt), found.unplaced
 
 
 def _capacity(seen: Seen) -> dict[str, Amount]:
@@ -124,8 +130,8 @@ def rehearse(loaded: Loaded, seen: Seen, intent: Intent, *, live: bool) -> list[
     A permission that is missing is decided too, and then taken for granted, so that the orders behind it are seen.
     """
     now_ns, rules, world = RealClock().now_ns(), loaded.rules(live=live), _world(loaded, seen)
-    state = State()
-    state.halted = dict(replay(loaded).halted)
+    state, past = State(rules.scoring), replay(loaded)
+    state.halted, state.scores.cards = dict(past.halted), dict(past.scores.cards)
     for shot in seen.shots:
         for amount in shot.balances:
             adopted = BalanceAdopted(intent.account, shot.venue, amount, "seen")

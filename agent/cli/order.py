@@ -14,11 +14,23 @@ import typer
 from agent.app import refuse_unarmed, running_engine, settings_of
 from agent.cli import look, words
 from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
-from agent.cli.outcome import differences, exit_code, names_at, names_in, others_ended, refuse, result, started, tell
+from agent.cli.outcome import (
+    differences,
+    exit_code,
+    gap_told,
+    gaps_told,
+    names_at,
+    names_in,
+    others_ended,
+    refuse,
+    result,
+    started,
+    tell,
+)
 from agent.cli.progress import watch
 from agent.cli.reading import follow, replay
 from agent.cli.show import Names, err, line, money, named, out, print_json, short, table_rows
-from agent.cli.tables import children_table, new_table, route_lines
+from agent.cli.tables import children_table, gap_table, new_table, route_lines
 from agent.config import Loaded
 from agent.domain.amount import Amount, group_asset
 from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, UsageError
@@ -26,6 +38,8 @@ from agent.domain.events import Break, IntentRefused, OrderApproved, OrderRefuse
 from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import ApproveToken, PlaceOrder, Plan, Reason, SwapBatch
+from agent.engine.executed import order_gap, parent_gap
+from agent.engine.state import State
 from agent.engine.summary import purpose, summary
 from agent.gateways import local
 
@@ -214,23 +228,27 @@ def show(name: Name, config: Config = None, as_json: Json = False) -> None:
     names = names_in(state)
     if name in state.parents:
         done = summary(state, name)
+        gap = parent_gap(state, name)
         if as_json:
-            print_json(result(state, done, None))
+            print_json(result(state, done, None) | {"gap": gap_told(gap), "gaps": gaps_told(state, done)})
             return
         for route in state.parents[name].routes:
             out.print(route_lines(route, names))
         out.print(children_table(done.children, done, names))
+        out.print(gap_table(gap, done.quote.asset.group))
         tell(done, None, names)
     elif name in state.orders:
-        _show_child(state.orders[name], as_json)
+        _show_child(state, state.orders[name], as_json)
     else:
         raise UsageError(f"no order {name[:40]!r} in the journal; `isthmus order list` shows what there is")
 
 
-def _show_child(order: Order, as_json: bool) -> None:
+def _show_child(state: State, order: Order, as_json: bool) -> None:
     fields = {field: getattr(order, field) for field in order.__struct_fields__ if field != "raw"}
+    gap, around = order_gap(state, order), state.surrounded.get(order.order_id, [])
     if as_json:
-        print_json({"order_id": order.order_id, "kind": type(order.plan).__name__, **fields})
+        told = {"gap": None if gap is None else gap_told(gap), "surrounded": around}
+        print_json({"order_id": order.order_id, "kind": type(order.plan).__name__, **fields, **told})
         return
     plan = msgspec.structs.asdict(order.plan)
     rows = [("order", order.order_id), ("kind", type(order.plan).__name__), ("state", str(order.state)), ("reason", order.reason)]
@@ -239,6 +257,10 @@ def _show_child(order: Order, as_json: bool) -> None:
     table_rows([(key, value) for key, value in rows if value])
     for fill in order.fills:
         table_rows([("fill", f"{fill.instrument}: {fill.paid} -> {fill.received}, fee {fill.fee}")])
+    for one in around:
+        table_rows([("traded around", f"{one.instrument}: {one.by} before and after, {one.received_less} less received")])
+    if gap is not None and gap.base:
+        out.print(gap_table(gap, gap.promised.asset.group))
 
 
 @commands.command("cancel")

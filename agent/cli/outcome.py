@@ -10,8 +10,11 @@ from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, Venu
 from agent.domain.events import Break, Routed
 from agent.domain.order import IN_DOUBT
 from agent.domain.plan import Reason
-from agent.engine.state import LIVE, State
+from agent.engine.executed import order_gap
+from agent.engine.parent import LIVE
+from agent.engine.state import State
 from agent.engine.summary import Summary
+from agent.execution.gap import PARTS, Gap, bps
 
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
@@ -87,6 +90,18 @@ def tell(done: Summary, breaks: Sequence[Break] | None, names: Names) -> None:
             line(f"permission {one.order_id} {one.state} {hash_short(one.tx_hash)}", "dim")
             line(f"  {one.about}", "dim")
     out.print(summary_panel(done, breaks, names))
+
+
+def gap_told(gap: Gap) -> dict[str, Any]:
+    """From quoted to executed, for scripts: exact amounts, positive in the client's favour, and basis points of what was quoted."""
+    amounts = {name: getattr(gap, name) for name in Gap.__struct_fields__}
+    return amounts | {"bps": {name: bps(getattr(gap, name), gap) for name in PARTS}}
+
+
+def gaps_told(state: State, done: Summary) -> dict[str, Any]:
+    """The same for each order that traded."""
+    found = ((one.order_id, order_gap(state, state.orders[one.order_id])) for one in done.children)
+    return {name: gap_told(gap) for name, gap in found if gap is not None and gap.base}
 
 
 def result(state: State, done: Summary, breaks: Sequence[Break] | None) -> dict[str, Any]:

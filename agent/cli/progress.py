@@ -23,6 +23,7 @@ from agent.domain.events import (
     Record,
     Routed,
     RouteExplained,
+    Surrounded,
     VenueDisconnected,
 )
 from agent.domain.order import OrderState
@@ -98,6 +99,8 @@ def story(record: Record, state: State, names: Names) -> list[RenderableType]:
             return [f"mined   {name:10} in block {block}"]
         case OrderReported(state=new, order_id=name, reason=reason) if new in BAD:
             return [f"{new.lower():7} {name:10} {reason}".rstrip()]
+        case Surrounded(order_id=name, instrument=instrument, received_less=less):
+            return [f"around  {name:10} {names(instrument)}: somebody traded around us, which cost {named(less)}"]
         case OrderRefused(plan=plan, reasons=reasons):
             return [f"refused {plan.order_id:10} " + "; ".join(f"{r.code}: {r.text}" for r in reasons)]
         case IntentEnded(intent_id=name, status=status, reason=reason) if status != "FILLED":

@@ -27,7 +27,7 @@ ASKED_MAX = 100  # orders, newest first, whose trades are asked for when the jou
 
 def replay(loaded: Loaded) -> State:
     """The state that the journal gives, without starting anything; empty where there is no journal yet. Raises JournalError."""
-    state, journal = State(), open_reader(loaded)
+    state, journal = State(loaded.scoring()), open_reader(loaded)
     if journal is not None:
         with contextlib.closing(journal):
             for record in journal.read():

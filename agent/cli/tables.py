@@ -9,12 +9,22 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.show import Names, bps, coins, gain, hash_short, money, named, short
-from agent.domain.amount import decimal_of, plain
+from agent.domain.amount import Amount, decimal_of, plain
 from agent.domain.events import Break, Routed
 from agent.domain.price import bps_between
 from agent.engine.summary import Child, Leg, Summary
+from agent.execution.gap import Gap
+from agent.execution.gap import bps as gap_bps
 from agent.ports import Repair
 
+GAP_PLACES = 4
+GAP_WORDS = {
+    "drift": "the market moved",
+    "fee": "fees other than told",
+    "gas": "gas other than told",
+    "sandwich": "traded around us",
+    "rest": "thinner than it looked",
+}
 TOLD_BY_COLUMNS = ("% of size", "with its gas")  # parts of a reason that the table shows as numbers
 
 
@@ -133,6 +143,28 @@ def summary_panel(done: Summary, breaks: Sequence[Break] | None, names: Names) -
     if done.singles:
         shown += [singles_table(done, names), ""]
     return Group(*shown, panel, *([breaks_table(breaks)] if breaks else []))
+
+
+def gap_table(gap: Gap, quote: str) -> Group:
+    """From what was quoted to what was executed, part by part; positive is in the client's favour."""
+    table = new_table(("quoted -> executed", quote, "bps"), ("quoted -> executed",))
+    table.add_row("quoted", coins(gap.promised, GAP_PLACES), "")
+    for name, words in GAP_WORDS.items():
+        part: Amount = getattr(gap, name)
+        table.add_row(words, _signed(part), _share(gap_bps(part, gap)) if part else "")
+    whole = gap_bps(gap.executed - gap.promised, gap)
+    table.add_row("executed", coins(gap.executed, GAP_PLACES), _share(whole))
+    return Group(_title(f"{short(gap.base)}: what was quoted for it, and what became of it, after fees and gas"), table)
+
+
+def _signed(part: Amount) -> str:
+    """A part that is nothing for the eye is none."""
+    text = f"{decimal_of(part):+,.{GAP_PLACES}f}"
+    return text if text.strip("+-0.,") else "-"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
 
 
 def _gas(done: Summary) -> str:

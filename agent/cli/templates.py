@@ -32,6 +32,10 @@ gas_tip_gwei = "1"
 # [reconcile]
 # position_check_interval_secs = 30
 
+# How venues are judged by their past, and what routing charges for it: docs/scorecard.md.
+# [scorecard]
+# is_charged = true
+
 # A desk's journal: PostgreSQL instead of the file, and a lease that lets one agent of the desk write.
 # [journal]
 # url = "postgresql://desk@127.0.0.1/isthmus"

@@ -72,6 +72,24 @@ class GasPaid(msgspec.Struct, frozen=True, tag=True):
     tx_hash: str
 
 
+class Surrounded(msgspec.Struct, frozen=True, tag=True):
+    """Somebody traded before us in our direction and after us in the other, in one pool and one block: a sandwich.
+
+    What it cost, by the pool as it stood before them: `received_less` than our payment would have brought, which is the same as
+    `paid_more` than what we received would have cost. Each is exact; only one of the two is what the order asked for.
+    """
+
+    order_id: str
+    instrument: str
+    tx_hash: str  # ours
+    by: str  # the address that signed both
+    before: str  # the transaction before ours, and the one after
+    after: str
+    received_less: Amount
+    paid_more: Amount
+    block: int = 0
+
+
 class VenueConnected(msgspec.Struct, frozen=True, tag=True):
     venue: str
 
@@ -159,6 +177,7 @@ class RoutePiece(msgspec.Struct, frozen=True):
     fee_pips: int
     gas: Amount  # of the quote group
     why: str
+    charge_pips: int = 0  # what the venue's scorecard adds to the price in the search; no money changes hands for it
 
 
 class Alternative(msgspec.Struct, frozen=True):
@@ -179,6 +198,16 @@ class Routed(msgspec.Struct, frozen=True, tag=True):
     quote: Amount  # of the quote group: all pieces after fee and gas
     alternatives: tuple[Alternative, ...]
     rejected: tuple[Reason, ...]  # sources that were not used, and why
+    mid: Price | None = None  # the middle of the trusted view that it was decided on
+    decided_ns: int = 0  # the clock that it was decided by: with it a replay finds the same charges
+
+
+class Marked(msgspec.Struct, frozen=True, tag=True):
+    """Where the market stood `after_ns` from the first trade of an order on: the middle of the trusted view."""
+
+    order_id: str
+    after_ns: int
+    mid: Price
 
 
 class RouteExplained(msgspec.Struct, frozen=True, tag=True):
@@ -285,6 +314,7 @@ Event = (
     | OrderAmended
     | OrderReorged
     | GasPaid
+    | Surrounded
     | VenueConnected
     | VenueDisconnected
     | VenueStatus
@@ -298,6 +328,7 @@ Event = (
     | IntentEnded
     | Routed
     | RouteExplained
+    | Marked
     | OrderApproved
     | OrderRefused
     | AttemptApproved

@@ -17,6 +17,7 @@ import msgspec
 
 from agent.domain.amount import Amount
 from agent.domain.plan import CancelOrder, PlaceOrder, Plan, SwapBatch
+from agent.domain.price import Price
 
 
 class OrderState(enum.StrEnum):
@@ -35,6 +36,7 @@ class OrderState(enum.StrEnum):
     REPLACED = "REPLACED"
 
 
+NEVER_SENT = "never sent"  # how the reason of an order begins that did not leave
 INFERRED = "inferred-"  # how the trade id of an inferred fill begins
 S = OrderState
 RESTING = frozenset({S.OPEN, S.PARTIAL})  # a venue or a node holds it
@@ -142,6 +144,11 @@ class Order(msgspec.Struct):
     size: Amount | None = None  # base, after the venue changed the order; None: as planned
     version: int = 0  # of that change, by the venue's count
     gas_paid: dict[str, Amount] = msgspec.field(default_factory=dict)  # tx hash -> what it cost
+    route: int = -1  # which of its parent's routes it carries out; none: -1
+    heard_ns: int = 0  # the first word about it
+    filled_ns: int = 0  # the first trade of it that was told
+    marks: tuple[tuple[int, Price], ...] = ()  # where the market stood so many ns later
+    is_scored: bool = False  # its venue's scorecard knows how it ended
 
     @property
     def order_id(self) -> str:
@@ -155,6 +162,10 @@ class Order(msgspec.Struct):
     def raw(self) -> bytes:
         """The newest signed bytes; none before the first send."""
         return self.attempts[-1].raw if self.attempts else b""
+
+    def mark(self, after_ns: int) -> Price | None:
+        """Where the market stood so long after its first trade; None if nobody looked."""
+        return next((mid for after, mid in self.marks if after == after_ns), None)
 
     @property
     def gas(self) -> Amount | None:

@@ -4,23 +4,25 @@ Every event that comes out is journaled before anything acts on it.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from agent.domain.amount import Amount, Asset
+from agent.domain.amount import Amount, Asset, group_asset, rescale_down
 from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused
 from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order, OrderState
 from agent.domain.plan import ChainPlan, PlaceOrder, Plan, Reason
 from agent.domain.price import Price, worse_by
 from agent.engine.explain import Question
-from agent.engine.propose import permission, trade
-from agent.engine.state import Parent, State
+from agent.engine.parent import Parent
+from agent.engine.propose import given, most_given, permission, trade
+from agent.engine.state import State
 from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.schedule import due
 from agent.market.view import View
 from agent.risk.gate import refuse_intent
+from agent.routing.scorecard import VENUE_DEGRADED, charges, degraded
 from agent.routing.split import NoRoute
 from agent.routing.terms import Rules as RouteRules
 
@@ -99,7 +101,7 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
         yield from first
         return
     world.unexplained.append(asked)
-    yield from trade(parent, route, piece, view, limit, state, world, rules, now_ns)
+    yield from trade(parent, route, piece, view, limit, asked.charges, state, world, rules, now_ns)
 
 
 def _is_patient(order: Order) -> bool:
@@ -119,8 +121,27 @@ def _question(
     if state.halted:
         usable = tuple(one for one in view.sources if not state.halt_of(one.instrument.venue, one.instrument.id))
         view = msgspec.structs.replace(view, sources=usable)
+    view = _trusted(view, parent, quantity, free, state, rules, now_ns)
+    learnt = charges(state.scores.cards, rules.scoring, now_ns, (one.instrument for one in view.sources))
     settings = RouteRules(reserve_bps=rules.slippage_bps)
-    return Question(parent.intent.intent_id, index, view, parent.intent.side, quantity, free, gas, limit, settings, {})
+    return Question(parent.intent.intent_id, index, view, parent.intent.side, quantity, free, gas, limit, settings, learnt)
+
+
+def _trusted(
+    view: View, parent: Parent, quantity: Amount, free: Mapping[str, Amount], state: State, rules: Rules, now_ns: int
+) -> View:
+    """Without the venues that fail too often just now, as long as the balances at the others carry the whole quantity."""
+    avoided = degraded(state.scores.cards, rules.scoring, now_ns)
+    if not avoided:
+        return view
+    kept = tuple(one for one in view.sources if one.instrument.venue not in avoided)
+    assets = {asset.id: asset for one in kept if (asset := given(one.instrument, parent.intent)).id in free}
+    needed = most_given(quantity, parent, group_asset(parent.intent.quote))
+    if sum(rescale_down(free[name], needed.asset).units for name in assets) < needed.units:
+        return view
+    seen = dict.fromkeys(one.instrument.venue for one in view.sources)
+    left_out = tuple(Reason(VENUE_DEGRADED, avoided[venue]) for venue in seen if venue in avoided)
+    return msgspec.structs.replace(view, sources=kept, untrusted=(*view.untrusted, *left_out))
 
 
 def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> str:

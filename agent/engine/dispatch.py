@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from agent import observe
 from agent.domain.errors import FrameError, IsthmusError, JournalError, OutcomeUnknown, VenueError
 from agent.domain.events import OrderReported, OrderSent
-from agent.domain.order import IN_DOUBT, RESTING, OrderState
+from agent.domain.order import IN_DOUBT, NEVER_SENT, RESTING, OrderState
 from agent.domain.plan import Approved, CancelOrder, CancelTransaction, PlaceOrder, Plan, Signed, SignedTransaction
 from agent.engine.record import Recorder
 from agent.ports import Latch, Signer, Venue
 
 SEND_TIMEOUT_S = 15.0
 DRAIN_S = 10.0
-NEVER_SENT = "never sent"
 
 
 class Dispatch:

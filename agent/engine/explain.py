@@ -11,6 +11,7 @@ from agent.domain.price import Price
 from agent.market.view import View
 from agent.routing.cost import Charge, GasPrice
 from agent.routing.memo import Memo
+from agent.routing.scorecard import worded
 from agent.routing.split import NoRoute, Route, split
 from agent.routing.terms import Rules
 
@@ -37,7 +38,7 @@ class Question(msgspec.Struct, frozen=True):
         """The words to it."""
         found = self._split(None, is_explained=True)
         assert isinstance(found, Route), "what was routed before is routed again"
-        whys = tuple(piece.why for piece in found.pieces)
+        whys = tuple(worded(piece.why, self.charges.get(piece.instrument.id)) for piece in found.pieces)
         reason = (found.unplaced_reason,) if found.unplaced_reason else ()
         return RouteExplained(self.intent_id, self.index, whys, found.alternatives, (*found.rejected, *reason))
 

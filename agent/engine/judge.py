@@ -8,7 +8,16 @@ from collections.abc import Sequence
 
 from agent.domain.amount import Amount, rescale_up
 from agent.domain.errors import LedgerError
-from agent.domain.events import FillReversed, GasPaid, OrderAmended, OrderFilled, OrderReorged, OrderReported, VenueStatus
+from agent.domain.events import (
+    FillReversed,
+    GasPaid,
+    OrderAmended,
+    OrderFilled,
+    OrderReorged,
+    OrderReported,
+    Surrounded,
+    VenueStatus,
+)
 from agent.domain.order import SETTLED, Fill, Order, OrderState, follows
 from agent.domain.plan import PlaceOrder, SwapBatch
 from agent.engine.state import State
@@ -26,6 +35,10 @@ def is_news(state: State, event: object) -> bool:
         case GasPaid(tx_hash=tx_hash, order_id=order_id):
             known = state.orders.get(order_id)
             return known is not None and tx_hash not in state.gas_seen and not _is_elsewhere(known, tx_hash)
+        case Surrounded(order_id=order_id, tx_hash=tx_hash, block=block):
+            order = state.orders.get(order_id)
+            is_there = order is not None and order.block == block > 0 and order.tx_hash == tx_hash
+            return is_there and event not in state.surrounded.get(order_id, ())
         case OrderAmended(order_id=order_id, version=version):
             return order_id in state.orders and version > state.orders[order_id].version
         case OrderReorged(order_id=order_id, tx_hash=tx_hash, block_hash=block_hash):

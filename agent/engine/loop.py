@@ -33,8 +33,9 @@ from agent.engine.anchor import write_head
 from agent.engine.decide import accept, decide
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
+from agent.engine.parent import LIVE
 from agent.engine.record import Recorder
-from agent.engine.state import LIVE, State
+from agent.engine.state import State
 from agent.engine.supervise import Supervisor
 from agent.engine.tend import tend
 from agent.engine.world import Rules, World
@@ -75,7 +76,7 @@ class Engine:
 
         `new_search`: what finds the splits of a market, plain or compiled.
         """
-        self.state = State()
+        self.state = State(rules.scoring)
         self.world = World(market, {n: v.profile for n, v in venues.items()}, live, {}, {}, set(), new_search=new_search)
         self._venues, self._clock, self._rules, self._account = dict(venues), clock, rules, account
         self._started = EngineStarted(run_id, version, config_hash)

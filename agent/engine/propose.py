@@ -6,13 +6,16 @@ Every plan passes the gate on its own, and what has passed counts at once for th
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
+import msgspec
+
 from agent.domain.amount import Amount, Asset, rescale_up
 from agent.domain.events import Event, OrderApproved, OrderRefused
 from agent.domain.instrument import Instrument
 from agent.domain.intent import Intent
 from agent.domain.plan import Approved, ApproveToken, ChainPlan, PlaceOrder, Plan, SwapBatch
 from agent.domain.price import Price, worse_by
-from agent.engine.state import Parent, State
+from agent.engine.parent import Parent
+from agent.engine.state import State
 from agent.engine.world import Rules, World
 from agent.execution.children import ChainTerms, Part, Tolerance, children
 from agent.execution.fees import gas_fee_max
@@ -20,16 +23,29 @@ from agent.execution.schedule import Slice
 from agent.market.view import View
 from agent.ports import Profile
 from agent.risk.gate import Place, Situation, approve
+from agent.routing.cost import Charge
+from agent.routing.scorecard import stamped
 from agent.routing.split import Piece, Route, report
 
 APPROVE_GAS = 80_000
 
 
 def trade(
-    parent: Parent, route: Route, piece: Slice, view: View, limit: Price, state: State, world: World, rules: Rules, now_ns: int
+    parent: Parent,
+    route: Route,
+    piece: Slice,
+    view: View,
+    limit: Price,
+    learnt: Mapping[str, Charge],
+    state: State,
+    world: World,
+    rules: Rules,
+    now_ns: int,
 ) -> Iterator[Event]:
+    """The route as it is journaled, with what venues were charged for their past (`learnt`); then every order that may be sent."""
     intent = parent.intent
-    yield report(route, intent.intent_id, piece.index)
+    told = stamped(report(route, intent.intent_id, piece.index), learnt)
+    yield msgspec.structs.replace(told, mid=view.mid, decided_ns=now_ns)
     parts = [Part(p.instrument, p.base, p.quote, p.ticks, p.lots) for p in route.pieces]
     ids = _ids(parent, state)
     terms = {
@@ -44,7 +60,7 @@ def _terms(venue: str, parent: Parent, route: Route, world: World, rules: Rules)
     chain_id = world.profiles[venue].chain_id
     assert chain_id is not None, "only venues on a chain have pools"
     head = world.market.heads()[chain_id]
-    asset = next(_given(p.instrument, parent.intent) for p in route.pieces if p.instrument.venue == venue)
+    asset = next(given(p.instrument, parent.intent) for p in route.pieces if p.instrument.venue == venue)
     allowance = world.allowances.get((venue, asset.id))
     return ChainTerms(
         chain_id,
@@ -56,7 +72,8 @@ def _terms(venue: str, parent: Parent, route: Route, world: World, rules: Rules)
     )
 
 
-def _given(instrument: Instrument, intent: Intent) -> Asset:
+def given(instrument: Instrument, intent: Intent) -> Asset:
+    """What leaves the account."""
     return instrument.base if intent.side == "sell" else instrument.quote
 
 
@@ -65,7 +82,7 @@ def permission(parent: Parent, route: Route, state: State, world: World, rules: 
     intent = parent.intent
     for venue in dict.fromkeys(p.instrument.venue for p in route.pieces if not p.instrument.is_book):
         pieces = [p for p in route.pieces if p.instrument.venue == venue]
-        asset = _given(pieces[0].instrument, intent)
+        asset = given(pieces[0].instrument, intent)
         known = world.allowances.get((venue, asset.id))
         if known is None:
             return []  # not read yet: wait for it
@@ -80,13 +97,19 @@ def permission(parent: Parent, route: Route, state: State, world: World, rules: 
 
 def _rest(parent: Parent, asset: Asset, state: State) -> Amount:
     """The most that the rest of the parent can take of a coin, at its limit: what Permit2 is allowed, and no more."""
-    left, intent = state.remaining(parent), parent.intent
+    most = most_given(state.remaining(parent), parent, asset)
+    return rescale_up(most, asset)
+
+
+def most_given(base: Amount, parent: Parent, quote: Asset) -> Amount:
+    """The most that trading `base` (of the base group) takes, at the parent's limit, rounded up: of the base or of `quote`."""
+    intent = parent.intent
     if intent.side == "sell":
-        return rescale_up(left, asset)
+        return base
     limit = worse_by(parent.arrival, intent.slippage_bps_max, selling=False)
-    top: int = left.units * limit.num * 10**asset.decimals
-    bottom: int = limit.den * 10**left.asset.decimals
-    return Amount(-(-top // bottom), asset)
+    top: int = base.units * limit.num * 10**quote.decimals
+    bottom: int = limit.den * 10**base.asset.decimals
+    return Amount(-(-top // bottom), quote)
 
 
 def _most(pieces: Sequence[Piece], intent: Intent, rules: Rules) -> int:

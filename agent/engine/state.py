@@ -3,8 +3,6 @@
 Market data is not here (`agent/market`): it is not journaled, and no money depends on remembering it.
 """
 
-import msgspec
-
 from agent.domain.amount import Amount, Asset, rescale_up, zero
 from agent.domain.events import (
     BalanceAdopted,
@@ -15,6 +13,7 @@ from agent.domain.events import (
     IntentAccepted,
     IntentCancelled,
     IntentEnded,
+    Marked,
     NonceAdopted,
     OrderAmended,
     OrderApproved,
@@ -29,50 +28,30 @@ from agent.domain.events import (
     Resumed,
     Routed,
     RouteExplained,
+    Surrounded,
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
 )
 from agent.domain.intent import Intent
-from agent.domain.order import REORGANISED, SETTLED, Attempt, Fill, Order, OrderState, after, follows
+from agent.domain.order import NEVER_SENT, REORGANISED, SETTLED, Attempt, Fill, Order, OrderState, after, follows
 from agent.domain.plan import CancelOrder, ChainPlan, PlaceOrder, Plan, SwapBatch
-from agent.domain.price import Price
+from agent.engine.parent import LIVE, Parent
+from agent.engine.scores import Scores
 from agent.ledger.positions import Ledger
 from agent.ledger.posting import entry, reversal
+from agent.routing.scorecard import Scoring
 
-LIVE = "LIVE"
 EVERYWHERE = frozenset({"kill", "agent", "disk"})  # scopes of a halt that stop all new risk; others name a venue or an instrument
 
 
-class Parent(msgspec.Struct):
-    """A parent order as it stands."""
-
-    intent: Intent
-    arrival: Price
-    accepted_ns: int
-    filled: Amount  # of the base group
-    status: str = LIVE
-    reason: str = ""
-    cancelled: bool = False
-    slices: int = 0
-    slice_ns: int = 0
-    refusals: int = 0  # by risk, in a row
-    failures: dict[str, int] = {}  # venue -> orders that it rejected or reverted since it last filled one
-    failed_ns: dict[str, int] = {}  # venue -> when it last did
-    routes: list[Routed] = msgspec.field(default_factory=list)
-    orders: list[str] = msgspec.field(default_factory=list)
-    ended_ns: int = 0
-    coin: Price | None = None  # what the coin that pays for gas was worth at arrival, in quote
-
-    @property
-    def is_live(self) -> bool:
-        return self.status == LIVE
-
-
 class State:
-    """Owned by the engine; changed by `apply` alone."""
+    """Owned by the engine; changed by `apply` alone. `scoring`: how scorecards are kept; the same records and settings give the
+    same cards.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, scoring: Scoring | None = None) -> None:
+        self.scores = Scores(scoring or Scoring())
         self.parents: dict[str, Parent] = {}
         self.live: dict[str, Parent] = {}  # those of them that are worked
         self.orders: dict[str, Order] = {}
@@ -82,6 +61,7 @@ class State:
         self.ledger = Ledger()
         self.fills: dict[str, Fill] = {}
         self.gas_seen: set[str] = set()
+        self.surrounded: dict[str, list[Surrounded]] = {}  # order -> the sandwiches around it
         self.adopted: set[tuple[str, str]] = set()
         self.nonces: dict[str, dict[int, str]] = {}  # venue -> number of a transaction -> the order that has it
         self.nonce_base: dict[str, int] = {}  # venue -> numbers below it are accounted for otherwise
@@ -109,6 +89,11 @@ class State:
                 self._reorged(event)
             case GasPaid() as event:
                 self._gas(event)
+            case Marked() as event:
+                order = self.orders[event.order_id]
+                self.scores.marked(order, self.parents.get(order.plan.intent_id), event, record.at_ns)
+            case Surrounded() as event:
+                self.surrounded.setdefault(event.order_id, []).append(event)
             case BalanceAdopted() as event:
                 self.adopted.add((event.account, event.venue))
                 self.ledger.post(entry(event))
@@ -233,6 +218,7 @@ class State:
         if parent is not None:
             parent.orders.append(plan.order_id)
             parent.refusals = 0
+            order.route = len(parent.routes) - 1
 
     def _sent(self, event: OrderSent) -> None:
         order = self.orders[event.order_id]
@@ -247,6 +233,8 @@ class State:
         order = self.orders.get(event.order_id)
         if order is None:
             return
+        if event.state is not OrderState.UNKNOWN and not event.reason.startswith(NEVER_SENT):
+            self.scores.heard(order, self.now_ns)
         order.venue_order_id = order.venue_order_id or event.venue_order_id
         if event.filled is not None and (order.told is None or event.filled > order.told):
             order.told = event.filled
@@ -280,6 +268,7 @@ class State:
         order.ended_ns = (order.ended_ns or self.now_ns) if state in SETTLED else 0
         if state in SETTLED and not order.lacks_fills:
             self.working.pop(name, None)
+            self.scores.ended(order, self.parents.get(order.plan.intent_id), self.now_ns)
         else:
             self.working[name] = order
         if order.block and state in REORGANISED and not order.is_final:
@@ -301,6 +290,8 @@ class State:
             return
         self.fills[fill.key] = fill
         order.fills.append(fill)
+        self.scores.heard(order, self.now_ns)
+        self.scores.traded(order, self.now_ns)
         if isinstance(order.plan, PlaceOrder):
             if order.state in (OrderState.SENT, OrderState.UNKNOWN, OrderState.OPEN):
                 order.state = OrderState.PARTIAL
@@ -364,11 +355,12 @@ class State:
     def _restart(self) -> None:
         """After a crash nobody knows whether a SENT order left; an order that was only APPROVED never did."""
         for order in list(self.working.values()):
+            order.heard_ns = order.heard_ns or self.now_ns  # how long an answer took cannot be known any more
             if order.state is OrderState.SENT:
                 order.reason = "the agent restarted before an answer came"
                 self._move(order, OrderState.UNKNOWN)
             elif order.state is OrderState.APPROVED:
-                order.reason = "never sent: the agent stopped first"
+                order.reason = f"{NEVER_SENT}: the agent stopped first"
                 self._move(order, OrderState.CANCELLED)
 
 

@@ -10,7 +10,8 @@ from agent.domain.intent import Intent
 from agent.domain.order import Fill, Order, OrderState
 from agent.domain.plan import AnchorHead, ApproveToken, CancelOrder, CancelTransaction, PlaceOrder, SwapBatch
 from agent.domain.price import Price, bps_between, price_of
-from agent.engine.state import Parent, State
+from agent.engine.parent import Parent
+from agent.engine.state import State
 from agent.engine.world import NATIVE_GROUP
 from agent.ledger.pnl import Execution, execution
 
@@ -125,7 +126,7 @@ def summary(state: State, intent_id: str) -> Summary:
     )
 
 
-def _rates(parent: Parent) -> dict[str, Price]:
+def rates_of(parent: Parent) -> dict[str, Price]:
     """Quote coins per coin at arrival, for gas and for fees in another coin."""
     coin = {NATIVE_GROUP: parent.coin} if parent.coin is not None else {}
     return coin | {parent.intent.base: parent.arrival}
@@ -133,7 +134,7 @@ def _rates(parent: Parent) -> dict[str, Price]:
 
 def _executed(fills: Sequence[Fill], parent: Parent, gas: Sequence[Amount] = ()) -> Execution:
     intent = parent.intent
-    return execution(intent.side, fills, gas, intent.quantity.asset, group_asset(intent.quote), _rates(parent))
+    return execution(intent.side, fills, gas, intent.quantity.asset, group_asset(intent.quote), rates_of(parent))
 
 
 def _net(done: Execution, intent: Intent, costs: Amount) -> Amount:

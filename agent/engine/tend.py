@@ -1,4 +1,5 @@
-"""What waits is tended: orders that rest are taken back when nobody wants them any more, transactions are outbid or taken back.
+"""What waits is tended: orders that rest are taken back when nobody wants them any more, transactions are outbid or taken back,
+and the market is looked at once more after each trade.
 
 All transactions of one order share its nonce, so at most one of them happens, whichever is mined. A transaction is outbid by 13 %
 (nodes ask for 10 to 12.5 % and round), as often as the caps allow; when its deadline is over, when it would revert, or when the
@@ -9,14 +10,16 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent.domain.events import AttemptApproved, Event, OrderApproved
+from agent.domain.events import AttemptApproved, Event, Marked, OrderApproved
 from agent.domain.market import ChainHead
 from agent.domain.order import RESTING, Order
 from agent.domain.plan import AnchorHead, Approved, ApproveToken, CancelOrder, CancelTransaction, ChainPlan, PlaceOrder, SwapBatch
+from agent.engine.scores import LATE_NS
 from agent.engine.state import State
 from agent.engine.world import Rules, World
 from agent.execution.fees import outbid
 from agent.risk.gate import approve_again, approve_cancel
+from agent.routing.scorecard import HORIZONS_NS
 
 CANCEL_GAS = 22_000  # 21,000 for a transfer, and a little for accounts that carry delegated code
 ATTEMPT_PAUSE_NS = 2_000_000_000
@@ -36,7 +39,24 @@ def tend(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]:
                 events.extend(_compete(order, plan, state, world, rules, now_ns))
             case _:
                 pass
+    if state.scores.unmarked:
+        events.extend(_mark(state, world, now_ns))
     return events
+
+
+# -- after a trade -----------------------------------------------------------------------------------------------------
+
+
+def _mark(state: State, world: World, now_ns: int) -> Iterator[Event]:
+    """Where the market stands a while after each order's first trade: once for each while, and never without a trusted price."""
+    for name, filled_ns in state.scores.unmarked.items():
+        order = state.orders[name]
+        age_ns, parent = now_ns - filled_ns, state.parents.get(order.plan.intent_id)
+        due = [after for after in HORIZONS_NS if after <= age_ns <= after + LATE_NS and order.mark(after) is None]
+        if due and parent is not None and order.fills:
+            mid = world.market.view(parent.intent.market, now_ns).mid
+            if mid is not None:
+                yield from (Marked(name, after_ns, mid) for after_ns in due)
 
 
 # -- resting orders ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from agent.risk.limits import Limits
 from agent.routing import kernel
 from agent.routing.cost import BATCH_GAS, GasPrice
 from agent.routing.memo import Memo
+from agent.routing.scorecard import Scoring
 from agent.routing.search import Search
 from agent.settlement.knobs import Knobs
 
@@ -32,6 +33,7 @@ class Rules(msgspec.Struct, frozen=True):
     gas_base: int = BATCH_GAS  # of a batch itself: router, permit, token transfers
     outbid_after_s: int = 30  # a transaction that waits longer for its block is outbid
     knobs: Knobs = Knobs()
+    scoring: Scoring = Scoring()
 
 
 class World(msgspec.Struct):

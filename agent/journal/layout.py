@@ -102,6 +102,12 @@ def check_layout(link: Link) -> None:
         raise JournalError("the journal's tables were changed, records may have been edited; restore the database from a copy")
 
 
+def raise_version(link: Link) -> None:
+    """What is written from now on, an agent of an older version could not read: it must not open the journal any more."""
+    if link.run("SELECT 1 FROM isthmus.version WHERE version < %s", (SCHEMA_VERSION,)).rows:
+        link.run("UPDATE isthmus.version SET version = %s WHERE version < %s", (SCHEMA_VERSION, SCHEMA_VERSION))
+
+
 def _has_schema(link: Link) -> bool:
     return bool(link.run("SELECT to_regnamespace('isthmus') IS NOT NULL").rows[0][0])
 

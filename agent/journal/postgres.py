@@ -20,7 +20,7 @@ from agent.domain.events import Event, Record
 from agent.journal.codec import GENESIS, Row, check_anchor, decode, rows_of, walk
 from agent.journal.database import Link, LinkLostError, Place
 from agent.journal.group import GroupCommit
-from agent.journal.layout import check_layout, is_laid_out, lay_out
+from agent.journal.layout import check_layout, is_laid_out, lay_out, raise_version
 from agent.journal.lease import RENEWALS, Lease, session_name, take, why_refused
 from agent.journal.sqlite import Durability
 
@@ -162,6 +162,7 @@ class PostgresJournal:
     def _take(self, lease_s: float, wait_s: float) -> None:
         lay_out(self._reading)
         check_layout(self._reading)
+        raise_version(self._reading)
         keeping = Link(self._place, f"isthmus {self.desk} waiting")
         try:
             taken = take(keeping, self.desk, lease_s, wait_s)

@@ -54,6 +54,7 @@ def open_store(path: Path, *, read_only: bool) -> sqlite3.Connection:
             _lay_out_tables(db)
         _check_schema(db, path)
         if not read_only:
+            _raise_version(db)
             path.chmod(0o600)
             _choose_log(db)
     except (*ERRORS, JournalError):
@@ -141,6 +142,12 @@ def _lay_out_tables(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute("COMMIT")
+
+
+def _raise_version(db: sqlite3.Connection) -> None:
+    """What is written from now on, an agent of an older version could not read: it must not open the file any more."""
+    if db.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _choose_log(db: sqlite3.Connection) -> None:

@@ -207,6 +207,16 @@ def gas_paid(order_id: str, amount: Amount, gas_used: int, tx_hash: str) -> None
     _tell("gas_paid", order_id=order_id, amount=amount, gas_used=gas_used, tx_hash=tx_hash)
 
 
+def marked(order_id: str, after_ns: int, mid: Price) -> None:
+    """Where the market stood a while after an order's first trade."""
+    _tell("marked", order_id=order_id, after_s=after_ns / 10**9, mid=mid)
+
+
+def surrounded(order_id: str, instrument: str, by: str, received_less: Amount) -> None:
+    """Somebody traded around us in one block, and this is what it cost."""
+    _warn("surrounded", {"instrument": instrument}, order_id=order_id, by=by, received_less=received_less)
+
+
 # -- the books ---------------------------------------------------------------------------------------------------------
 
 
@@ -248,13 +258,14 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "order_approved": ("venue", "kind"),
     "order_reported": ("state",),
     "order_filled": ("venue",),
+    "surrounded": ("instrument",),
     "balance_adopted": ("venue",),
     "break_found": ("venue",),
 }
 _PLAIN = (
     *("engine_started", "engine_stopping", "engine_stopped", "engine_failed", "journal_stopped", "client_cut_off"),
     *("intent_cancelled", "routed", "route_explained", "order_sent", "order_unknown", "gas_paid", "reconciled"),
-    *("order_amended", "order_reorged", "attempt_failed", "order_in_doubt", "fill_reversed"),
+    *("order_amended", "order_reorged", "attempt_failed", "order_in_doubt", "fill_reversed", "marked"),
 )
 _counters = {
     name: Counter(f"isthmus_{name}", f"How often: {name.replace('_', ' ')}.", labels, registry=registry)

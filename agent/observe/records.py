@@ -13,6 +13,7 @@ from agent.domain.events import (
     IntentCancelled,
     IntentEnded,
     IntentRefused,
+    Marked,
     NonceAdopted,
     OrderAmended,
     OrderApproved,
@@ -27,6 +28,7 @@ from agent.domain.events import (
     Resumed,
     Routed,
     RouteExplained,
+    Surrounded,
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
@@ -61,11 +63,13 @@ def recorded(record: Record) -> None:
             _recorded_intent(event)
         case OrderApproved() | OrderRefused() | OrderSent() | OrderReported() | OrderFilled() | GasPaid() as event:
             _recorded_order(event)
-        case FillReversed() | OrderAmended() | OrderReorged() | AttemptApproved() | OrderClaimed() as event:
+        case FillReversed() | OrderAmended() | OrderReorged() | AttemptApproved() | OrderClaimed() | Surrounded() as event:
             _recorded_turn(event)
+        case Marked(order_id=order_id, after_ns=after_ns, mid=mid):
+            observe.marked(order_id, after_ns, mid)
 
 
-def _recorded_turn(event: FillReversed | OrderAmended | OrderReorged | AttemptApproved | OrderClaimed) -> None:
+def _recorded_turn(event: FillReversed | OrderAmended | OrderReorged | AttemptApproved | OrderClaimed | Surrounded) -> None:
     """What seldom happens to an order, and what a person wants to see when it does."""
     match event:
         case FillReversed(order_id=order_id, key=key, reason=reason):
@@ -78,6 +82,8 @@ def _recorded_turn(event: FillReversed | OrderAmended | OrderReorged | AttemptAp
             observe.attempt_approved(approved.plan, approved.attempt, why)
         case OrderClaimed(plan=plan, reason=reason):
             observe.order_claimed(plan.order_id, plan.venue, reason)
+        case Surrounded(order_id=order_id, instrument=instrument, by=by, received_less=received_less):
+            observe.surrounded(order_id, instrument, by, received_less)
 
 
 def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | IntentEnded | Routed | RouteExplained) -> None:

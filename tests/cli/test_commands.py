@@ -36,6 +36,15 @@ def sold(desk: Path) -> dict[str, Any]:
     return found
 
 
+def variant_without_journal(desk: Path) -> Path:
+    """The same settings in a folder where nothing has happened."""
+    folder = desk.parent / f"{desk.name}-new"
+    if not folder.exists():
+        folder.mkdir()
+        variant(desk, folder)
+    return folder
+
+
 def floats(value: Any) -> Iterator[float]:
     if isinstance(value, float):
         yield value
@@ -143,9 +152,32 @@ def test_list_and_show(desk: Path, sold: dict[str, Any]) -> None:
     assert "for signed swaps only" in text.out
     assert narrow(text.out)
     assert ANSI not in text.out
+    assert "quoted -> executed" in text.out
     child = sold["orders"][-1]["order_id"]
     assert isthmus("order", "show", child, "--json", at=desk).json["order_id"] == child
     assert child in isthmus("order", "show", child, at=desk).out
+    gaps = [shown.json["gap"], *shown.json["gaps"].values(), isthmus("order", "show", child, "--json", at=desk).json["gap"]]
+    for gap in gaps:
+        parts = [Decimal(gap[part]["amount"]) for part in ("promised", "drift", "fee", "gas", "sandwich", "rest")]
+        assert sum(parts) == Decimal(gap["executed"]["amount"]), "every unit between quoted and executed has a name"
+    assert gaps[0]["executed"] == sold["parent"]["quote"], "what was really received"
+
+
+def test_venues(desk: Path, sold: dict[str, Any]) -> None:
+    text = isthmus("venues", at=desk)
+    assert text.code == 0, text
+    assert narrow(text.out)
+    assert "…" not in text.out.partition("n: orders")[0], "no column is cut"
+    told = isthmus("venues", "--json", at=desk).json["venues"]
+    assert set(told) == {"binance", "uniswap"}
+    for name, card in told.items():
+        assert name in text.out
+        assert card["orders"] >= 1
+        assert card["ack_ms"]["mean"] > 0
+        assert 0 <= card["charge_pips"] <= 5_000
+        assert set(card["terms_pips"]) == {"drift", "return", "unfilled", "rejects", "reverts"}
+        assert card["avoided"] == ""
+    assert isthmus("venues", at=variant_without_journal(desk)).out.startswith("no venue has been traded at yet")
 
 
 def test_balances_and_reconcile(desk: Path, sold: dict[str, Any]) -> None:

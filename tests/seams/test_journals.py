@@ -385,6 +385,19 @@ def test_a_newer_version_refuses_to_open(tmp_path: Path) -> None:
         SqliteJournal(tmp_path / "j.sqlite")
 
 
+def test_an_older_journal_is_read_as_it_is_and_raised_by_whoever_writes(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    fill(path, 3)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA user_version = 1")
+    for read_only, after in ((True, 1), (False, SCHEMA_VERSION)):
+        journal = SqliteJournal(path, read_only=read_only)
+        assert len(list(journal.read())) == 3
+        journal.close()
+        assert db.execute("PRAGMA user_version").fetchone()[0] == after
+    db.close()
+
+
 def test_what_cannot_be_opened_says_so(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="there is no journal"):
         SqliteJournal(tmp_path / "absent", read_only=True)

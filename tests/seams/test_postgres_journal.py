@@ -426,6 +426,16 @@ def test_a_newer_version_refuses_to_open(desk: Desk) -> None:
         desk.open()
 
 
+def test_an_older_journal_is_read_as_it_is_and_raised_by_whoever_writes(desk: Desk) -> None:
+    fill(desk, 3)
+    desk.run("UPDATE isthmus.version SET version = 1")
+    for read_only, after in ((True, 1), (False, SCHEMA_VERSION)):
+        journal = desk.open(read_only=read_only)
+        assert len(list(journal.read())) == 3
+        journal.close()
+        assert desk.run("SELECT version FROM isthmus.version") == [(after,)]
+
+
 def test_a_reader_says_where_there_is_no_journal(desk: Desk) -> None:
     with pytest.raises(NoJournalError, match="start the agent once"):
         desk.open(read_only=True)

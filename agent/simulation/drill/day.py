@@ -284,7 +284,8 @@ class Scene:
             if engine.state.seq and any(order.state == "UNKNOWN" for order in engine.state.working.values()):
                 doubt_s = (world_ns() - began_ns) / SECOND
             is_up = engine.world.ready.issuperset(engine.world.profiles)
-            if is_up and not engine.state.live and not engine.state.working and not engine.state.mined:
+            is_strange = any(not one.body.order_id for one in self.chain.ledger.mempool.values())  # of somebody else, still to come
+            if is_up and not engine.state.live and not engine.state.working and not engine.state.mined and not is_strange:
                 return doubt_s
         engine = self.life.engine
         if waiting := engine.waiting_for():

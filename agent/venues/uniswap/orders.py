@@ -21,7 +21,7 @@ from agent.chains.watch import Step
 from agent.chains.witness import Witnesses
 from agent.domain.amount import Amount
 from agent.domain.errors import VenueError
-from agent.domain.events import GasPaid, OrderFilled, OrderReorged, OrderReported
+from agent.domain.events import GasPaid, OrderFilled, OrderReorged, OrderReported, Surrounded
 from agent.domain.instrument import Instrument
 from agent.domain.market import ChainHead
 from agent.domain.order import Fill, OrderRef, OrderState
@@ -29,6 +29,7 @@ from agent.domain.plan import SignedTransaction
 from agent.ports import Clock, PrivateFact, Simulated
 from agent.venues.uniswap.config import Config
 from agent.venues.uniswap.fills import fills_of
+from agent.venues.uniswap.surrounded import fetch_surrounded
 
 WATCHED_MAX = 1_000
 FINALS_MAX = 256  # orders that are final and still looked after: a reorganisation of them must not go unseen
@@ -270,10 +271,13 @@ class Transactions:
     # -- telling -------------------------------------------------------------------------------------------------------------
 
     async def _outcome(self, lane: Lane, receipt: Receipt) -> list[PrivateFact]:
-        """Fills and gas first, then the state: who reads in order never sees an ended order without its fills."""
+        """Fills and gas first, then the state: who reads in order never sees an ended order without its fills.
+
+        Last, who traded around us, where somebody did.
+        """
         gas = Amount(receipt.cost, self._config.native)
         paid = GasPaid(lane.order_id, self._account, gas, receipt.gas_used, receipt.tx_hash)
-        fills: list[Fill] = []
+        fills, around = list[Fill](), list[Surrounded]()
         state, reason = OrderState.MINED, ""
         if receipt.tx_hash in lane.cancels:  # even one that failed has used the nonce up
             state, reason = OrderState.CANCELLED, CANCELLED_WORDS
@@ -281,9 +285,10 @@ class Transactions:
             state, reason = OrderState.REVERTED, await fetch_reason(self._rpc, receipt)
         else:
             fills, reason = fills_of(receipt, lane.order_id, self._venue, self._config, self._by_pool, self._clock.now_ns())
+            around = await fetch_surrounded(self._rpc, receipt, lane.order_id, self._config, self._by_pool)
         self._foreign.pop(lane.order_id, None)
         self._is_moved = self._is_moved or lane.place != _place(receipt)
-        return [*(OrderFilled(fill) for fill in fills), paid, _report(lane.order_id, state, receipt, reason)]
+        return [*(OrderFilled(fill) for fill in fills), paid, _report(lane.order_id, state, receipt, reason), *around]
 
     def _final(self, lane: Lane, receipt: Receipt, height: int) -> list[PrivateFact]:
         if height - receipt.block < self._config.confirmations:

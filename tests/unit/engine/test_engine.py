@@ -195,7 +195,7 @@ def test_reverts_cost_gas_and_the_parent_goes_on_elsewhere() -> None:
             await run.engine.submit(sale())
             assert await run.engine.finished("p1") == "FILLED"
             reverted = [o for o in run.engine.state.orders.values() if o.state is S.REVERTED]
-            assert len(reverted) == 3
+            assert len(reverted) == 2, "after two in a row the pool is avoided, and the book takes the rest"
             assert all(order.gas for order in reverted)
             assert await run.engine.reconcile() == []
         assert pool.blunders == []
