@@ -304,6 +304,13 @@ class Desk:
         frame = exchange.frame(self._chance, (found.bids[0][0], found.asks[0][0]), number)
         return lambda: exchange.frames.put_nowait(frame)
 
+    async def _begun(self, name: str) -> None:
+        """The first slice needs no tick."""
+        for _ in range(100_000):
+            if self.engine.state.parents[name].orders:
+                return
+            await asyncio.sleep(0)
+
     async def _settled(self) -> None:
         """Nothing is on its way, a parent lives, and its first slice is behind it."""
         state = self.engine.state
@@ -316,8 +323,7 @@ class Desk:
                     Intent(f"p{self._parents}", MAIN, "bench", "sell", whole, "USDT", 500, now_ns + 10**15, SLICES, SECOND)
                 )
                 assert not reasons, reasons
-                while not state.parents[f"p{self._parents}"].orders:
-                    await asyncio.sleep(0)
+                await self._begun(f"p{self._parents}")
             await asyncio.sleep(0)  # an engine tells nobody that it has nothing to do
 
 

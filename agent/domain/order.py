@@ -141,6 +141,7 @@ class Order(msgspec.Struct):
     is_final: bool = False  # no reorganisation takes it back any more
     fills: list[Fill] = msgspec.field(default_factory=list)
     told: Amount | None = None  # the most that the venue said was filled, in base
+    is_shaken: bool = False  # the venue took a trade of it back: from then on its newest word counts, and not its highest
     size: Amount | None = None  # base, after the venue changed the order; None: as planned
     version: int = 0  # of that change, by the venue's count
     gas_paid: dict[str, Amount] = msgspec.field(default_factory=dict)  # tx hash -> what it cost
@@ -195,6 +196,10 @@ class Order(msgspec.Struct):
             return False
         whole = self.quantity if self.state is OrderState.FILLED and self.told is None else 0
         return self.filled < max(whole, self.told.units if self.told else 0)
+
+    def is_corrected(self, state: OrderState, filled: Amount | None) -> bool:
+        """Whether the venue's word on an order that it took a trade back of differs from the one before, however high that was."""
+        return self.is_shaken and filled is not None and state in ENDED and (state, filled) != (self.state, self.told)
 
     @property
     def is_resting(self) -> bool:

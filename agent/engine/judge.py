@@ -67,6 +67,7 @@ def _says_more(report: OrderReported, order: Order) -> bool:
         follows(order.state, report.state)
         or bool(report.venue_order_id and not order.venue_order_id)
         or bool(report.filled and (order.told is None or report.filled > order.told))
+        or order.is_corrected(report.state, report.filled)
         or (report.state is OrderState.FINAL and order.state in SETTLED and not order.is_final)
     )
 

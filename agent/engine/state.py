@@ -236,7 +236,9 @@ class State:
         if event.state is not OrderState.UNKNOWN and not event.reason.startswith(NEVER_SENT):
             self.scores.heard(order, self.now_ns)
         order.venue_order_id = order.venue_order_id or event.venue_order_id
-        if event.filled is not None and (order.told is None or event.filled > order.told):
+        if is_corrected := order.is_corrected(event.state, event.filled):
+            order.state = event.state
+        if event.filled is not None and (order.told is None or event.filled > order.told or is_corrected):
             order.told = event.filled
         if event.state is OrderState.FINAL and order.state in SETTLED:
             order.is_final = True
@@ -312,7 +314,7 @@ class State:
         order = self.orders[fill.order_id]
         order.fills.remove(fill)
         if not fill.is_inferred:
-            order.told = None  # what the venue said before counts no more
+            order.told, order.is_shaken = None, True  # what the venue said before counts no more
         if order.state is OrderState.FILLED and isinstance(order.plan, PlaceOrder):
             order.state, order.reason = OrderState.UNKNOWN, f"trade {fill.trade_id} was taken back"
         self._settle(order)

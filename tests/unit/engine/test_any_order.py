@@ -199,6 +199,18 @@ def test_a_trade_that_was_taken_back_leaves_nothing_but_its_traces() -> None:
     assert names.count("OrderFilled") == 1, "both stay in the journal"
 
 
+def test_after_a_trade_was_taken_back_the_newest_word_counts_and_not_the_highest() -> None:
+    recorder = pen()
+    recorder.absorb("cex", [fill(100, "t1"), said(S.FILLED, 100), FillReversed("p1-0", fill(100, "t1").fill.key, "bust")])
+    order = recorder.state.orders["p1-0"]
+    recorder.absorb("cex", [said(S.CANCELLED, 0)])
+    assert (order.state, order.lacks_fills, "p1-0" in recorder.state.working) == (S.CANCELLED, False, False)
+    recorder.absorb("cex", [said(S.FILLED, 100)])  # from before, and late
+    assert (order.lacks_fills, "p1-0" in recorder.state.working) == (True, True), "so it is asked for again"
+    recorder.absorb("cex", [said(S.CANCELLED, 0), said(S.CANCELLED, 0)])
+    assert (order.state, order.may_trade, "p1-0" in recorder.state.working) == (S.CANCELLED, 0, False)
+
+
 def test_of_one_nonce_a_second_block_is_booked_only_after_the_first_is_gone() -> None:
     recorder = pen()
     recorder.absorb("amm", [SWAPPED, GAS, MINED])
