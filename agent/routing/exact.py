@@ -16,7 +16,7 @@ from agent.routing.cost import after_fee
 from agent.routing.fill import IN, OUT, Costs, Filling, bounds_of, fill
 from agent.routing.problem import Task
 from agent.routing.search import Choice
-from agent.routing.terms import Order, levels, locked, most_lots, scale, worst_touched
+from agent.routing.terms import Order, levels, locked, most_lots, worst_touched
 
 _EDGE = 1 - 1e-9  # the end of a pool's known liquidity in floats, so that the exact pool surely reaches it
 
@@ -109,10 +109,10 @@ def _lots(task: Task, filling: Filling, bumped: int | None) -> dict[int, int]:
         found = source.instrument
         bases[i] = 0
         if found.is_book:
-            size = found.lot_units * scale(task.order, found)
-            wanted = int(filling.base[i] * 10**found.base.decimals / found.lot_units * (1 + 1e-12) + 1e-9) + (i == bumped)
+            size = found.lot_units * task.terms[i].scale
+            wanted = int(filling.base[i] * task.terms[i].coin / found.lot_units * (1 + 1e-12) + 1e-9) + (i == bumped)
             bases[i] = _fitting(task, i, bases, min(wanted, left // size) * found.lot_units)
-            left -= bases[i] * scale(task.order, found)
+            left -= bases[i] * task.terms[i].scale
     return bases
 
 
@@ -126,13 +126,13 @@ def _pools(task: Task, choice: Choice, bases: dict[int, int]) -> None:
     left = _left(task, bases)
     amounts = filling.base if _leaves_rest(task, filling) else _again(task, choice, pools, left / coin) or filling.base
     for i in pools:
-        unit = scale(order, task.sources[i].instrument)
+        unit = task.terms[i].scale
         bases[i] = _fitting(task, i, bases, max(min(int(amounts[i] * coin), left) // unit, 0))
         left -= bases[i] * unit
     if _leaves_rest(task, filling):
         return
     for i in sorted(pools, key=lambda i: -bases[i]):  # the last units that rounding left
-        unit = scale(order, task.sources[i].instrument)
+        unit = task.terms[i].scale
         before = bases[i]
         if left >= unit:
             bases[i] = _fitting(task, i, bases, before + left // unit)
@@ -160,16 +160,16 @@ def _dust(task: Task, filling: Filling, bases: dict[int, int]) -> None:
     left = _left(task, bases)
     for i in sorted(bases, key=lambda i: filling.u[i]):
         found = task.sources[i].instrument
-        size = found.lot_units * scale(task.order, found)
+        size = found.lot_units * task.terms[i].scale
         if found.is_book and left >= size:
             before = bases[i]
             bases[i] = _fitting(task, i, bases, before + left // size * found.lot_units)
-            left -= (bases[i] - before) * scale(task.order, found)
+            left -= (bases[i] - before) * task.terms[i].scale
 
 
 def _left(task: Task, bases: dict[int, int]) -> int:
     """What is not placed yet, in units of the base group."""
-    return int(task.order.quantity.units - sum(base * scale(task.order, task.sources[i].instrument) for i, base in bases.items()))
+    return int(task.order.quantity.units - sum(base * task.terms[i].scale for i, base in bases.items()))
 
 
 def _leaves_rest(task: Task, filling: Filling) -> bool:

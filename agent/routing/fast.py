@@ -13,7 +13,6 @@ from agent.routing.curve import Curve
 from agent.routing.fill import GATED, IN, OUT, Costs, Problem
 from agent.routing.kernel import NODES_MAX, TIE, Found
 
-CHAINS_MAX = 4  # sets of more chains are too many to try
 ROOM = 1.25  # how much wider a row becomes than what made it too narrow
 
 Floats = NDArray[np.float64]

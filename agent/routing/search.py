@@ -57,7 +57,7 @@ def _fits(problem: Problem, costs: Costs, base: Sequence[float]) -> bool:
         if 0.0 < amount < least * ENOUGH:
             return False
     for group, cap in zip(problem.groups, problem.caps, strict=True):
-        if cap < inf and sum(drawn(problem, i, base[i]) for i in group) > cap:
+        if cap < inf and sum([drawn(problem, i, base[i]) for i in group if base[i] > 0.0]) > cap:
             return False
     return True
 
