@@ -92,7 +92,7 @@ class Inbox:
         self._market += 1
 
     def _conflated(self, event: BookDiff | BookSnapshot) -> BookDiff | BookSnapshot:
-        """With what waits about the same book, if the reader is behind. It stands where the newest stood, not before our own news."""
+        """With what waits about the same book, if the reader is behind. It stands where the newest stood: not before our news."""
         before = self._books.get(event.instrument)
         waiting = before.event if before is not None else None
         if before is None or self._market <= self._behind or not isinstance(waiting, BookDiff | BookSnapshot):

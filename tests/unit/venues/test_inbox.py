@@ -76,11 +76,12 @@ async def test_a_reader_waits_and_the_first_error_counts() -> None:
 BOOKS = ("x:A/B", "x:C/D")
 WORDS = st.lists(
     st.tuples(
-        st.sampled_from(["diff", "diff", "diff", "snapshot", "trade", "report", "gap"]),
+        st.sampled_from([*["diff"] * 12, "snapshot", "trade", "report", "gap"]),
         st.sampled_from(BOOKS),
-        st.integers(1, 40),
+        st.integers(1, 8),
         st.integers(0, 3),
     ),
+    min_size=8,
     max_size=80,
 )
 
