@@ -7,19 +7,31 @@ import msgspec
 
 from agent.domain.amount import Asset
 from agent.domain.instrument import Instrument, Side
+from agent.domain.market import Level
 from agent.domain.plan import Reason
 from agent.domain.price import Price, decimal_of
 from agent.liquidity.depth import Depth
 from agent.market.view import Liquidity, Source
 from agent.routing import kernel
-from agent.routing.cost import GasPrice, gas_up
+from agent.routing.cost import Charge, GasPrice, gas_up
 from agent.routing.curve import Curve, book_curve, charged, pool_curve, threshold
 from agent.routing.search import Search
 from agent.routing.terms import Order, Terms, least_lots, levels, terms_of
 
 BEYOND_LIMIT = "BEYOND_LIMIT"
 
-_NOT_ASKED = Reason("", "")
+
+class _Known(msgspec.Struct, frozen=True):
+    """What was worked out for a source: before its charge, and after all."""
+
+    state: Liquidity | None
+    enough: int
+    charge: Charge | None
+    shape: "Shape | Reason"
+    answer: "Shape | Reason"
+
+
+_NOT_KNOWN = _Known(None, 0, None, Reason("", ""), Reason("", ""))
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -92,8 +104,7 @@ class Memo:
         self._listed: list[Instrument] = []
         self._frame = Frame([], [], crew_of([], []))
         self._context: tuple[object, ...] = ()
-        self._states: list[Liquidity | None] = []
-        self._answers: list[Shape | Reason] = []
+        self._known: list[_Known] = []
         self._billed: tuple[Crew, Mapping[int, GasPrice], Bill] | None = None
         self._opens: dict[str, tuple[Curve, float, float]] = {}
 
@@ -111,16 +122,27 @@ class Memo:
         return self._frame
 
     def answers(
-        self, sources: Sequence[Source], context: tuple[object, ...], answer: Callable[[int], Shape | Reason]
+        self,
+        order: Order,
+        sources: Sequence[Source],
+        context: tuple[object, ...],
+        answer: Callable[[int, Shape | Reason], Shape | Reason],
     ) -> list[Shape | Reason]:
-        """`answer(place)` for every source. `context`: all that it depends on beside the sources' states."""
-        if context != self._context or len(self._states) != len(sources):
-            self._context, self._states = context, [None] * len(sources)
-            self._answers = [_NOT_ASKED] * len(sources)
-        for place, (source, state) in enumerate(zip(sources, self._states, strict=True)):
-            if source.state is not state:
-                self._states[place], self._answers[place] = source.state, answer(place)
-        return self._answers
+        """`answer(place, shape)` for every source. `context`: all that it depends on beside the order's charges and quantity."""
+        if context != self._context or len(self._known) != len(sources):
+            self._context, self._known = context, [_NOT_KNOWN] * len(sources)
+        worst = order.rest if order.limit is None else order.limit
+        enough = order.quantity.units
+        found: list[Shape | Reason] = []
+        for place, (source, terms, known) in enumerate(zip(sources, self._frame.terms, self._known, strict=True)):
+            is_same = source.state is known.state and (known.enough == enough or not terms.is_book)
+            charge = order.charges.get(terms.id)
+            if not is_same or charge != known.charge:
+                shape = known.shape if is_same else shape_of(order, source, terms, worst)
+                told = charged_shape(shape, charge, order.side)
+                known = self._known[place] = _Known(source.state, enough, charge, shape, answer(place, told))
+            found.append(known.answer)
+        return found
 
     def gas(self, crew: Crew, gas: Mapping[int, GasPrice], quote: Asset) -> Bill:
         known = self._billed
@@ -147,15 +169,30 @@ def _gas(crew: Crew, gas: Mapping[int, GasPrice], quote: Asset) -> Bill:
 
 
 def shape_of(order: Order, source: Source, terms: Terms, worst: Price) -> Shape | Reason:
-    found, state, charge = source.instrument, source.state, order.charges.get(terms.id)
+    """A book no further than the order goes."""
+    found, state = source.instrument, source.state
     if isinstance(state, Depth):
-        curve = book_curve(levels(source, order.side), found, order.side, order.limit)
+        side = needed(levels(source, order.side), -(-order.quantity.units // (terms.scale * found.lot_units)))
+        curve = book_curve(side, found, order.side, order.limit)
     else:
         curve = pool_curve(state, found, order.side, float(decimal_of(worst)))
     if not curve.u:
         return Reason(BEYOND_LIMIT, f"{terms.id}: its best price is already beyond the limit {worst}")
-    if charge is not None and charge.pips:
-        curve = charged(curve, charge.pips, order.side)
     if not terms.is_book:
         return Shape(curve)
-    return Shape(curve, sum(lots for _, lots in levels(source, order.side)[: len(curve.u)]), least_lots(order, source))
+    return Shape(curve, sum([lots for _, lots in levels(source, order.side)[: len(curve.u)]]), least_lots(order, source))
+
+
+def needed(side: Sequence[Level], lots: int) -> Sequence[Level]:
+    """The levels that so many lots can touch."""
+    for count, (_, size) in enumerate(side, 1):
+        lots -= size
+        if lots <= 0:
+            return side[:count]
+    return side
+
+
+def charged_shape(shape: Shape | Reason, charge: Charge | None, side: Side) -> Shape | Reason:
+    if isinstance(shape, Reason) or charge is None or not charge.pips:
+        return shape
+    return Shape(charged(shape.curve, charge.pips, side), shape.lots, shape.least)

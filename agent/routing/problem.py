@@ -12,7 +12,7 @@ from agent.market.view import Source
 from agent.routing.cost import GasPrice
 from agent.routing.curve import Curve, cut, root
 from agent.routing.fill import Costs, Problem
-from agent.routing.memo import Crew, Memo, Shape, crew_of, shape_of
+from agent.routing.memo import Crew, Memo, Shape, crew_of
 from agent.routing.search import Search
 from agent.routing.terms import Order, Terms, most_lots
 
@@ -47,18 +47,17 @@ def pose(
 ) -> Task:
     """`capacity` None: as if every balance were endless."""
     memo, rest = memo or Memo(), order.rest
-    worst = rest if order.limit is None else order.limit
     frame = memo.frame(order, sources)
 
-    def answer(place: int) -> Shape | Reason:
+    def answer(place: int, shape: Shape | Reason) -> Shape | Reason:
         source, terms = sources[place], frame.terms[place]
-        found = _refusal(terms, capacity, gas) or shape_of(order, source, terms, worst)
+        found = _refusal(terms, capacity, gas) or shape
         if terms.is_book and isinstance(found, Shape):
             found = _reach(order, source, terms, found, capacity if frame.alone[place] else None)
         return found
 
     balances = None if capacity is None else dict(capacity)  # a copy: what is remembered must not change with its giver
-    answers = memo.answers(sources, (order.limit, worst, dict(order.charges), balances, set(gas)), answer)
+    answers = memo.answers(order, sources, (order.limit, None if order.limit else rest, balances, set(gas)), answer)
     shapes = [one for one in answers if isinstance(one, Shape)]
     rejected = [one for one in answers if isinstance(one, Reason)] if len(shapes) < len(answers) else []
     used, crew = tuple(sources), frame.crew
