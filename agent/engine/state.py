@@ -154,6 +154,12 @@ class State:
 
     def promised(self, account: str, venue: str, asset: Asset) -> Amount:
         """What unsettled orders may still take: the worse of both outcomes while one is in doubt."""
+        return Amount(self._promised(account, venue, asset), asset)
+
+    def free(self, account: str, venue: str, asset: Asset) -> Amount:
+        return Amount(self.ledger.units(account, venue, asset) - self._promised(account, venue, asset), asset)
+
+    def _promised(self, account: str, venue: str, asset: Asset) -> int:
         units = 0
         for order in self.working.values():
             plan = order.plan
@@ -161,10 +167,7 @@ class State:
                 continue
             if plan.account == account and plan.venue == venue and plan.sell.asset == asset:
                 units += order.may_take
-        return Amount(units, asset)
-
-    def free(self, account: str, venue: str, asset: Asset) -> Amount:
-        return self.ledger.balance(account, venue, asset) - self.promised(account, venue, asset)
+        return units
 
     def remaining(self, parent: Parent) -> Amount:
         """Of the parent, in its group: neither filled nor promised to a child that may still trade."""

@@ -22,7 +22,11 @@ class Ledger:
 
     def balance(self, account: str, place: str, asset: Asset) -> Amount:
         """Zero for what was never booked."""
-        return Amount(self._units.get((account, place, asset), 0), asset)
+        return Amount(self.units(account, place, asset), asset)
+
+    def units(self, account: str, place: str, asset: Asset) -> int:
+        """The same, in the asset's smallest unit."""
+        return self._units.get((account, place, asset), 0)
 
     def balances(self) -> tuple[Line, ...]:
         """What the owners hold, zeros included, sorted by account, place and asset: `lines` without the counter-accounts."""
