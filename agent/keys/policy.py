@@ -7,6 +7,7 @@ than the policy did. Everything else is refused by name. Sources: contract ABI s
 UniversalRouter 2.1 (Commands, Dispatcher); v4-periphery (Actions, IV4Router).
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from eth_abi.exceptions import DecodingError, EncodingError
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, TypedData
+from agent.keys.canonical import NotCanonicalError, read
 from agent.keys.digest import address_bytes
 
 EXECUTE: Final = "0x3593564c"  # UniversalRouter.execute(bytes,bytes[],uint256)
@@ -366,7 +368,9 @@ def _norm(address: object) -> str:
 
 
 def _exact(kinds: tuple[str, ...], raw: bytes, what: str) -> tuple[Any, ...]:
-    """Decode, and refuse whatever is not the canonical encoding of what was decoded."""
+    """Decode, and refuse whatever is not the canonical encoding of what was decoded. The library's own words say why."""
+    with contextlib.suppress(NotCanonicalError):
+        return read(kinds, raw)
     try:
         values = decode(kinds, raw)
         same = encode(kinds, values) == raw
