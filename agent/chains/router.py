@@ -5,12 +5,15 @@ Sources: universal-router 2.1 (Commands, Dispatcher), v4-periphery (Actions, IV4
 input.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
-from eth_abi.abi import encode
+from eth_utils.address import is_address
 
-from agent.chains.abi import call_data
+from agent.chains.abi import WORD, selector
+from agent.domain.errors import ChainError
 from agent.domain.plan import TypedData
 
 PERMIT2_PERMIT: Final = 0x0A
@@ -18,10 +21,7 @@ V3_EXACT_IN, V3_EXACT_OUT = 0x00, 0x01
 V2_EXACT_IN, V2_EXACT_OUT = 0x08, 0x09
 V4_SWAP: Final = 0x10
 _V4_EXACT_IN_SINGLE, _V4_EXACT_OUT_SINGLE, _V4_SETTLE_ALL, _V4_TAKE_ALL = 0x06, 0x08, 0x0C, 0x0F
-_V4_SINGLE: Final = "((address,address,uint24,int24,address),bool,uint128,uint128,bytes)"
-_PERMIT_ABI: Final = ("((address,uint160,uint48,uint48),address,uint256)", "bytes")
 SIGNATURE_BYTES = 65
-_MARK = b"\xa5\x5a" * 32 + b"\xa5"  # stands where the signature will be, while its place is looked up
 _PERMIT_TYPES: Final[dict[str, list[dict[str, str]]]] = {
     "PermitDetails": [
         {"name": "token", "type": "address"},
@@ -71,26 +71,27 @@ def permit_typed(order_id: str, permit: Permit) -> TypedData:
 
 def execute(permit: Permit, swaps: tuple[Swap, ...]) -> tuple[bytes, int]:
     """Call data of `execute` with the permit first, and the offset in it of the permit's 65 empty signature bytes."""
-    details = (permit.token, permit.amount, permit.deadline_s, permit.nonce)
-    opening = encode(_PERMIT_ABI, ((details, permit.router, permit.deadline_s), _MARK))
-    commands = bytes([PERMIT2_PERMIT, *(swap.command for swap in swaps)])
-    inputs = [opening, *(swap.body for swap in swaps)]
-    data = call_data("execute(bytes,bytes[],uint256)", commands, inputs, permit.deadline_s)
-    offset = data.index(_MARK)
-    return data[:offset] + bytes(SIGNATURE_BYTES) + data[offset + SIGNATURE_BYTES :], offset
+    details = _address(permit.token) + _uint(permit.amount, 160) + _uint(permit.deadline_s, 48) + _uint(permit.nonce, 48)
+    terms = details + _address(permit.router) + _uint(permit.deadline_s)
+    opening = _packed(terms, _Tail(_bytes(bytes(SIGNATURE_BYTES))))
+    commands = bytes([PERMIT2_PERMIT, *[swap.command for swap in swaps]])
+    inputs = [opening, *[swap.body for swap in swaps]]
+    data = _EXECUTE + _packed(_Tail(_bytes(commands)), _Tail(_array(inputs)), _uint(permit.deadline_s))
+    return data, data.index(opening) + len(terms) + 2 * WORD  # behind where the signature begins, and how long it is
 
 
 def v2_swap(recipient: str, path: tuple[str, str], amount: int, bound: int, *, exact_in: bool) -> Swap:
     """`amount` is exact; `bound` is the least output, or the most input. The payer is the sender, through Permit2."""
-    body = encode(["address", "uint256", "uint256", "address[]", "bool"], [recipient, amount, bound, list(path), True])
+    coins = _uint(len(path)) + b"".join([_address(one) for one in path])
+    body = _packed(_address(recipient), _uint(amount), _uint(bound), _Tail(coins), _TRUE)
     return Swap(V2_EXACT_IN if exact_in else V2_EXACT_OUT, body)
 
 
 def v3_swap(recipient: str, path: tuple[str, str], fee_pips: int, amount: int, bound: int, *, exact_in: bool) -> Swap:
     """As `v2_swap`. An exact output's path is written backwards."""
     first, last = path if exact_in else reversed(path)
-    packed = bytes.fromhex(first[2:]) + fee_pips.to_bytes(3, "big") + bytes.fromhex(last[2:])
-    body = encode(["address", "uint256", "uint256", "bytes", "bool"], [recipient, amount, bound, packed, True])
+    way = _address(first)[12:] + _uint(fee_pips, 24)[29:] + _address(last)[12:]
+    body = _packed(_address(recipient), _uint(amount), _uint(bound), _Tail(_bytes(way)), _TRUE)
     return Swap(V3_EXACT_IN if exact_in else V3_EXACT_OUT, body)
 
 
@@ -98,8 +99,59 @@ def v4_swap(key: tuple[str, str, int, int, str], path: tuple[str, str], amount: 
     """As `v2_swap`; `key` is (token0, token1, fee_pips, tick_spacing, hooks). What is received goes to the sender."""
     zero_for_one = path[0].lower() == key[0].lower()
     most, least = (amount, bound) if exact_in else (bound, amount)
-    single = encode([_V4_SINGLE], [(key, zero_for_one, amount, bound, b"")])
-    settle = encode(["address", "uint256"], [path[0], most])
-    take = encode(["address", "uint256"], [path[1], least])
+    pool = _address(key[0]) + _address(key[1]) + _uint(key[2], 24) + _uint(key[3], 23) + _address(key[4])
+    single = _uint(WORD) + _packed(pool, _uint(zero_for_one), _uint(amount, 128), _uint(bound, 128), _Tail(_bytes(b"")))
+    settle, take = _address(path[0]) + _uint(most), _address(path[1]) + _uint(least)
     actions = bytes([_V4_EXACT_IN_SINGLE if exact_in else _V4_EXACT_OUT_SINGLE, _V4_SETTLE_ALL, _V4_TAKE_ALL])
-    return Swap(V4_SWAP, encode(["bytes", "bytes[]"], [actions, [single, settle, take]]))
+    return Swap(V4_SWAP, _packed(_Tail(_bytes(actions)), _Tail(_array([single, settle, take]))))
+
+
+# -- the contract ABI ----------------------------------------------------------------------------------------------------
+#
+# For the few shapes above: a library takes many times as long, most of it to look at the same addresses again.
+
+
+class _Tail(bytes):
+    """What stands behind the head, which only says where."""
+
+
+def _packed(*parts: bytes) -> bytes:
+    """Parts in their places of the head, tails behind it in their order."""
+    at = sum([WORD if type(part) is _Tail else len(part) for part in parts])
+    head: list[bytes] = []
+    tails: list[bytes] = []
+    for part in parts:
+        if type(part) is _Tail:
+            head.append(at.to_bytes(WORD, "big"))
+            tails.append(part)
+            at += len(part)
+        else:
+            head.append(part)
+    return b"".join(head + tails)
+
+
+def _array(items: Sequence[bytes]) -> bytes:
+    """`bytes[]`."""
+    return _uint(len(items)) + _packed(*[_Tail(_bytes(item)) for item in items])
+
+
+def _bytes(raw: bytes) -> bytes:
+    return len(raw).to_bytes(WORD, "big") + raw + bytes(-len(raw) % WORD)
+
+
+def _uint(value: int, bits: int = 256) -> bytes:
+    if not 0 <= value < 1 << bits:
+        raise ChainError(f"{value} does not fit {bits} bits; nothing can be built from it")
+    return value.to_bytes(WORD, "big")
+
+
+@lru_cache(1_024)
+def _address(text: str) -> bytes:
+    """A word. The few addresses of a venue come again and again."""
+    if not is_address(text):
+        raise ChainError(f"{text[:48]!r} is not an address; nothing can be built from it")
+    return bytes(12) + bytes.fromhex(text[2:])
+
+
+_EXECUTE: Final = selector("execute(bytes,bytes[],uint256)")
+_TRUE: Final = _uint(1)
