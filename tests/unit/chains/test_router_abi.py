@@ -73,13 +73,12 @@ def test_a_batch_and_the_place_of_its_signature(places, amount, nonce, deadline_
     assert data[:offset] + b"\x07" * 65 + data[offset + 65 :] == whole(b"\x07" * 65)
 
 
-@pytest.mark.parametrize(("amount", "bits"), [(-1, 256), (2**256, 256), (2**128, 128)])
-def test_what_does_not_fit_is_not_built(amount, bits):
+def test_what_does_not_fit_is_not_built():
     one, other = "0x" + "11" * 20, "0x" + "22" * 20
-    with pytest.raises(ChainError, match=f"does not fit {bits} bits"):
-        if bits == 128:
-            router.v4_swap((one, other, 500, 10, "0x" + "00" * 20), (one, other), amount, 1, exact_in=True)
-        else:
+    with pytest.raises(ChainError, match="does not fit 128 bits"):
+        router.v4_swap((one, other, 500, 10, "0x" + "00" * 20), (one, other), 2**128, 1, exact_in=True)
+    for amount in (-1, 2**256):
+        with pytest.raises(ChainError, match="does not fit 256 bits"):
             router.v2_swap(one, (one, other), amount, 1, exact_in=True)
     with pytest.raises(ChainError, match="is not an address"):
         router.v2_swap("0x11", (one, other), 1, 1, exact_in=True)
