@@ -32,6 +32,9 @@ def whole(value: object) -> Units:
     return Units(value)
 
 
+_put = msgspec.structs.force_setattr
+
+
 class Asset(msgspec.Struct, frozen=True):
     """A coin at a place. `home` is a venue's name, `eip155:<chain id>`, or `*` for the group itself."""
 
@@ -61,8 +64,9 @@ class Amount(msgspec.Struct, frozen=True):
     asset: Asset
 
     def __post_init__(self) -> None:
-        if type(self.units) is not Units:
-            msgspec.structs.force_setattr(self, "units", whole(self.units))
+        units = self.units
+        if type(units) is not Units:  # mostly a plain integer: no second call for that
+            _put(self, "units", Units(units) if type(units) is int else whole(units))
 
     def _same(self, other: "Amount") -> None:
         if other.asset != self.asset:
