@@ -1,23 +1,25 @@
 """What a coin is worth at every place of a network: the prices at which all that is sold flows through, and the flow itself.
 
-Every edge swaps coins of its `tail` for coins of its `head`. With w the worth of a coin in coins that are bought, an edge trades until
-its marginal price is w[tail] / w[head]; the best worths are those at which each place sends on what arrives (Diamandis, Resnick,
-Chitra and Angeris, "An Efficient Algorithm for Optimal Routing Through CFMMs", arXiv 2302.04938: the dual; the Newton method on the
-graph's Laplacian, the pieces and the steps are ours). Whatever the worths, their dual value is a bound that no trade can beat.
+Every edge swaps coins of its `tail` for coins of its `head`. With w the worth of a coin in coins that are bought, an edge trades
+until its marginal price is w[tail] / w[head]; the best worths are those at which each place sends on what arrives (Diamandis,
+Resnick, Chitra and Angeris, "An Efficient Algorithm for Optimal Routing Through CFMMs", arXiv 2302.04938: the dual; Newton's method
+on the graph's Laplacian, the pieces and the steps are ours). The dual value of any worths is a bound that no trade can beat.
 
 An edge is the curve of `routing.curve` from its tail's side: input is a straight line between breakpoints in z = 1/sqrt(marginal
 price). A book level (and the jump with which a pool opens that must pay gas) is a step: it is solved as a ramp of relative width h
 just before its z, wide at first, `PINNED` in the end. A ramp trades at prices at most 2 h better than the step's, so what it
 brings is off by at most 2 h of what is traded on steps that are taken in part: 2e-5 bps a hop.
 
-The functions run as they are on lists (`plain`) and compiled on arrays (`network_fast`): the same operations, the same answer. Floats.
+The functions run as they are on lists (`plain`) and compiled on arrays (`network_fast`): the same operations, the same answer.
+Floats, never money.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import exp, log, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
-OUT, OPEN, GATED = 0, 1, 2  # an edge's state: shut; trades, its cost is paid; opens by itself where it earns its cost
+from agent.routing.edges import GATED, OUT, Edges, Flow, Solver, Work
+
 WIDTHS = (1.0, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-8)  # of ramps, relative to z
 PINNED = 1e-9  # the last width
 HOPS_MAX = 4  # over which the first guess looks
@@ -28,62 +30,7 @@ _FLOOR = 1e-14  # of the value: a step that changes less is judged by what is le
 HALVINGS_MAX = 40
 PINS_MAX = 8
 _STRAY = 1e-3  # in log worth: a last step that goes further is noise
-RIDGE=1e-4
-
-
-class Edges(NamedTuple):
-    """A network in flat lists. Node 0 is sold, the last node is bought. Amounts in whole coins.
-
-    The pieces of edge e are `first[e]` to `last[e] - 1`; those it has while GATED `gate_first[e]` to `gate_last[e] - 1`; `cost` is
-    what using it costs, in coins that are bought. A piece starts at z = `at`, with `taken` in and `given` out; `slope` is input per
-    z. `width` > 0: a ramp that ends at the next piece and may be so wide. `steps`: pairs (first, last) of piece ranges with ramps.
-    """
-
-    tail: Any
-    head: Any
-    first: Any
-    last: Any
-    gate_first: Any
-    gate_last: Any
-    cost: Any
-    at: Any
-    taken: Any
-    given: Any
-    slope: Any
-    width: Any
-    steps: Any
-
-
-class Work(NamedTuple):
-    """What the method writes: pieces as ramps make them, each edge's piece and flow, and one number or row for every node."""
-
-    z: Any
-    out: Any
-    rise: Any
-    piece: Any
-    paid: Any
-    received: Any
-    worth: Any
-    root: Any
-    grad: Any
-    step: Any
-    trial: Any
-    hess: Any
-
-
-class Flow(NamedTuple):
-    """`paid[e]` into and `received[e]` out of each edge; `worth` of a coin at each node; `bound`: nothing brings more (before the
-    cost of OPEN edges); `residual`: the most that is lost or gained at a node, as a part of the whole value."""
-
-    paid: list[float]
-    received: list[float]
-    worth: list[float]
-    bound: float
-    residual: float
-    rounds: int
-
-
-Solver = Callable[[Sequence[int], Sequence[float] | None], Flow]
+RIDGE = 1e-4
 
 
 def plain(edges: Edges, nodes: int, amount: float) -> Solver:
@@ -96,7 +43,11 @@ def plain(edges: Edges, nodes: int, amount: float) -> Solver:
         list(edges.first),
         [0.0] * count,
         [0.0] * count,
-        *([0.0] * nodes for _ in range(5)),
+        [0.0] * nodes,
+        [0.0] * nodes,
+        [0.0] * nodes,
+        [0.0] * nodes,
+        [0.0] * nodes,
         [0.0] * (nodes * nodes),
     )
     assert pieces == len(edges.width), "every piece has a width"
@@ -157,7 +108,7 @@ def assemble(edges: Edges, work: Work, state: Any, amount: float, u: Any, hold: 
         grad[v] = 0.0
         for c in range(v * nodes, v * nodes + v + 1):
             hess[c] = 0.0
-    value = amount * root[0] * root[0]
+    value: float = amount * root[0] * root[0]
     grad[0] = value
     for e in range(len(edges.tail)):
         work.paid[e] = 0.0
@@ -241,7 +192,9 @@ def newton(work: Work, ridge: float) -> float:
     return slope
 
 
-def descend(edges: Edges, work: Work, state: Any, amount: float, value: float, close: float, reach: float, ridge: float) -> tuple[int, float]:
+def descend(
+    edges: Edges, work: Work, state: Any, amount: float, value: float, close: float, reach: float, ridge: float
+) -> tuple[int, float]:
     """Newton's method with halving, for ramps as they lie: (rounds, value). The flow is assembled on entry and on return.
 
     `close`: how much may be left at a node, of the value. `reach`: the longest step.
@@ -287,7 +240,6 @@ def most(numbers: Any) -> float:
 
 def solve(edges: Edges, work: Work, state: Any, amount: float, widths: Any) -> tuple[float, float, int]:
     """Minimise the dual from `work.worth` on, with ever narrower ramps: (bound, residual, rounds)."""
-    nodes = len(work.worth)
     rounds = 0
     stages = len(widths) if len(edges.steps) else 1
     ridge = RIDGE if stages > 1 else 1e-9
@@ -338,7 +290,7 @@ def follow(edges: Edges, work: Work, state: Any, amount: float, ridge: float) ->
 
 
 def pin(edges: Edges, work: Work, state: Any, amount: float, ridge: float) -> None:
-    """The last step, to ramps so narrow that worths have too few digits to say what flows: in the flow itself, by straight lines."""
+    """The last step, to ramps so narrow that worths have too few digits for what flows: in the flow itself, by straight lines."""
     for again in range(PINS_MAX):
         assemble(edges, work, state, amount, work.worth, True)
         newton(work, ridge)
@@ -364,7 +316,7 @@ def pin(edges: Edges, work: Work, state: Any, amount: float, ridge: float) -> No
 
 
 def leave(edges: Edges, work: Work, state: Any, e: int) -> bool:
-    """Whether an edge had to leave its ramp, because more or less than all of it would flow. If not, the step's own price counts."""
+    """Whether an edge had to leave its ramp, as more or less than all of it would flow. If not, the step's own price counts."""
     j = work.piece[e]
     before, after = edges.taken[j], edges.taken[j + 1]
     slack = 1e-6 * (after - before)
@@ -385,7 +337,7 @@ def residual(edges: Edges, work: Work, amount: float) -> float:
     nodes, left, root = len(work.worth), work.grad, work.root
     for v in range(nodes):
         left[v] = 0.0
-    whole = amount * root[0] * root[0]
+    whole: float = amount * root[0] * root[0]
     left[0] = whole
     for e in range(len(edges.tail)):
         p, q = edges.tail[e], edges.head[e]
@@ -400,7 +352,7 @@ def residual(edges: Edges, work: Work, amount: float) -> float:
 def certify(edges: Edges, work: Work, state: Any, amount: float) -> float:
     """The dual value at these worths with steps as steps: no trade over these edges brings more."""
     root = work.root
-    bound = amount * root[0] * root[0]
+    bound: float = amount * root[0] * root[0]
     for e in range(len(edges.tail)):
         low, high = edges.first[e], edges.last[e]
         p, q = edges.tail[e], edges.head[e]

@@ -6,31 +6,46 @@ numba's cache beside the module, so that only the first run on a machine compile
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from agent.routing import dual
-from agent.routing.dual import WIDTHS, Edges, Flow, Solver, Work
+from agent.routing.dual import WIDTHS
+from agent.routing.edges import Edges, Flow, Prepare, Solver, Work
 
-try:
-    import numba
-except ImportError:  # not installed: everything works without it
-    numba = None
+INSTALLED = find_spec("numba") is not None
 
-_COMPILED = ("sharpen", "assemble", "newton", "descend", "follow", "pin", "leave", "finish", "most", "residual", "certify", "spot", "solve")
+_COMPILED = (
+    "sharpen",
+    "assemble",
+    "newton",
+    "descend",
+    "follow",
+    "pin",
+    "leave",
+    "finish",
+    "most",
+    "residual",
+    "certify",
+    "spot",
+    "solve",
+)
 _WHOLE = {"tail", "head", "first", "last", "gate_first", "gate_last", "steps"}
 
 
-def fast() -> Any:
+def fast() -> Prepare | None:
     """What stands for `dual.plain` where numba is installed, else None."""
-    return prepare if numba is not None else None
+    return prepare if INSTALLED else None
 
 
 @cache
 def kernels() -> dict[str, Any]:
     """The functions of `dual` by name, compiled, calling one another."""
+    import numba  # only here: it takes a quarter of a second, and may not be installed
+
     names = dict(vars(dual))
     for name in _COMPILED:
         plain = getattr(dual, name)
@@ -41,7 +56,9 @@ def kernels() -> dict[str, Any]:
 
 
 def arrays(edges: Edges) -> Edges:
-    return Edges(*(np.array(part, np.int64 if name in _WHOLE else np.float64) for name, part in zip(Edges._fields, edges, strict=True)))
+    return Edges(
+        *(np.array(part, np.int64 if name in _WHOLE else np.float64) for name, part in zip(Edges._fields, edges, strict=True))
+    )
 
 
 def workspace(edges: Edges, nodes: int) -> Work:
@@ -53,7 +70,11 @@ def workspace(edges: Edges, nodes: int) -> Work:
         edges.first.copy(),
         np.zeros(count),
         np.zeros(count),
-        *(np.zeros(nodes) for _ in range(5)),
+        np.zeros(nodes),
+        np.zeros(nodes),
+        np.zeros(nodes),
+        np.zeros(nodes),
+        np.zeros(nodes),
         np.zeros(nodes * nodes),
     )
 

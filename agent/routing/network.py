@@ -1,0 +1,253 @@
+"""The best way from one coin to another through every book and pool there is: over any number of hops, side by side, after all gas.
+
+The dual (`dual`) gives the flow that is best where using a pool costs nothing; what is fixed (gas of a pool, of a chain's batch, of
+a conversion) is decided by branch and bound: let each pool open where it earns its gas, and where one would be left half open, try
+it in and out. So are circles, which no order of swaps can do. The answer is quoted again in exact integers (`paths`), and stands
+beside a bound that no trade can beat.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import exp
+
+import msgspec
+
+from agent.domain.amount import Amount, group_asset
+from agent.domain.plan import Reason
+from agent.market.view import Source, chain_of
+from agent.routing.cost import GasPrice, gas_up
+from agent.routing.dual import plain, spot
+from agent.routing.edges import GATED, OPEN, OUT, Edges, Flow, Prepare, Solver
+from agent.routing.graph import Conversion, Graph, build, flatten
+from agent.routing.paths import Broken, Hop, Settled, cycle, settle, used
+from agent.routing.split import NOTHING_FITS
+
+_WHOLE = 1 - 1e-6  # of the jump with which a gated pool opens: less is half open
+
+
+class Effort(msgspec.Struct, frozen=True):
+    """How long to decide about fixed costs: `solves_max` networks at most are solved; a gain below `gap_bps` is not looked for."""
+
+    solves_max: int = 40
+    gap_bps: float = 1e-3
+
+
+class Network(msgspec.Struct, frozen=True):
+    """`sell` into `net` of the group that is bought: `received` less `gas` (batches included). Exact; hops in order.
+
+    `left`: what stays unsold, or on the way because it fills no lot. `bound`: coins that no trade over these sources can beat, with
+    what is left counted at `prices` (coins bought per coin, by the asset's or group's name); `gap_bps`: how far net and left are
+    from it. `residual`: the most that the flow before rounding lost or gained at a place. `solves`: networks solved.
+    """
+
+    sell: Amount
+    hops: tuple[Hop, ...]
+    received: Amount
+    gas: Amount
+    net: Amount
+    left: tuple[Amount, ...]
+    bound: float
+    gap_bps: float
+    prices: Mapping[str, float]
+    residual: float
+    solves: int
+    rejected: tuple[Reason, ...]
+
+    @property
+    def conversions(self) -> tuple[Conversion, ...]:
+        return tuple(hop.via for hop in self.hops if isinstance(hop.via, Conversion))
+
+
+class NoNetwork(msgspec.Struct, frozen=True):
+    """Nothing can be traded now, and why not."""
+
+    sell: Amount
+    reasons: tuple[Reason, ...]
+    rejected: tuple[Reason, ...]
+
+
+def trade(
+    sources: Sequence[Source],
+    conversions: Sequence[Conversion],
+    sell: Amount,
+    buy: str,
+    gas: Mapping[int, GasPrice],
+    capacity: Mapping[str, Amount] | None = None,
+    effort: Effort | None = None,
+    prepare: Prepare = plain,
+) -> Network | NoNetwork:
+    """Sell `sell` (of a group, as `group_asset` counts it) for as much as possible of the group `buy`. Pure and deterministic.
+
+    `capacity`: what the account can give at each place, by Asset.id; None: everywhere as much as is needed. `gas`: by chain, in
+    coins of the group that is bought. `prepare`: the solver, `dual.plain` or `network_fast.fast()`; both give the same answer.
+    """
+    graph = build(sources, conversions, sell, group_asset(buy), gas, capacity)
+    if not graph.ways or sell.units <= 0:
+        text = f"no way leads from {sell} to {buy} over the sources that can be used"
+        return NoNetwork(sell, (Reason(NOTHING_FITS, text),), graph.rejected)
+    search = _Search(graph, sell, gas, effort or Effort(), prepare)
+    best = search.run()
+    rejected = (*graph.rejected, *search.broken)
+    if best is None or best.settled.received.units <= 0:
+        text = f"nothing of {sell} can be traded for {buy} so that it pays its gas"
+        return NoNetwork(sell, (Reason(NOTHING_FITS, text),), rejected)
+    received, worth = best.settled.received, best.worth
+    bound = max(search.bound, best.value)
+    return Network(
+        sell,
+        best.settled.hops,
+        received,
+        best.gas,
+        received - best.gas,
+        tuple(best.settled.left.values()),
+        bound,
+        (bound - best.value) / bound * 10_000,
+        {str(place): worth[k] for k, place in enumerate(graph.places)},
+        best.residual,
+        search.solves,
+        rejected,
+    )
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """An exact answer; `value`: its net and what is left at marginal prices, in coins bought."""
+
+    value: float
+    settled: Settled
+    gas: Amount
+    worth: list[float]
+    residual: float
+
+
+class _Branch(msgspec.Struct, frozen=True):
+    """What has been decided: each source by number and each chain, in or out. `bound`: of the branch it came from."""
+
+    bound: float
+    sources: Mapping[int, bool]
+    chains: Mapping[int, bool]
+    start: Sequence[float]
+
+
+class _Search:
+    """Branch and bound over what is fixed. `bound`: of all that was not looked into, and of what was."""
+
+    def __init__(self, graph: Graph, sell: Amount, gas: Mapping[int, GasPrice], effort: Effort, prepare: Prepare) -> None:
+        self._graph, self._sell, self._gas, self._effort = graph, sell, gas, effort
+        self._number = _numbers(graph)
+        self._rest = _half_spot(graph)
+        self.solves = 0
+        self.bound = 0.0
+        self.broken: list[Reason] = []
+        self._best: _Answer | None = None
+        self._root(prepare)
+
+    def _root(self, prepare: Prepare) -> None:
+        """Without costs first: the worths that it finds say what costs in one coin are in another."""
+        graph, nodes = self._graph, len(self._graph.places)
+        self._edges = flatten(graph, self._rest, None)
+        self._solve: Solver = prepare(self._edges, nodes, graph.sold)
+        start: Sequence[float] | None = None
+        if any(graph.costs):
+            flow = self._solve([OPEN] * len(self._edges.tail), None)
+            self.solves, start = 1, flow.worth
+            self._edges = flatten(graph, self._rest, [exp(u) for u in start])
+            self._solve = prepare(self._edges, nodes, graph.sold)
+        self._start = start
+
+    def run(self) -> _Answer | None:
+        stack = [_Branch(float("inf"), {}, {}, self._start or ())]
+        while stack and (
+            self.solves < self._effort.solves_max or (self._best is None and self.solves < 4 * self._effort.solves_max)
+        ):
+            stack.extend(self._look(stack.pop()))
+        self.bound = max([self.bound, *(branch.bound for branch in stack)])
+        return self._best
+
+    def _look(self, branch: _Branch) -> list[_Branch]:
+        """Solve a branch: the branches that it leaves, the promising one last; none where it is answered or cannot be better."""
+        enough = self._best.value * (1 + self._effort.gap_bps / 10_000) if self._best else 0.0
+        if branch.bound <= enough:
+            self.bound = max(self.bound, branch.bound)
+            return []
+        state = self._state(branch)
+        flow = self._solve(state, branch.start or None)
+        self.solves += 1
+        bound = min(branch.bound, flow.bound - self._fixed(branch))
+        worth = [exp(u) for u in flow.worth]
+        if bound <= enough:
+            self.bound = max(self.bound, bound)
+            return []
+        now = msgspec.structs.replace(branch, bound=bound, start=flow.worth)
+        ways = used(self._graph, flow.paid, worth)
+        branches = self._undecided(now, state, flow, ways)
+        if branches:
+            return branches
+        unsold = flow.paid[-1] if flow.paid[-1] > 1e-9 * self._graph.sold else 0.0
+        found = settle(self._graph, ways, flow.paid, self._sell, unsold)
+        if isinstance(found, Broken):
+            self.broken.append(Reason("BEYOND_LIMIT", found.why))
+            return [_decided(now, self._number[found.way], False)]
+        self.bound = max(self.bound, bound)
+        answer = self._answer(found, flow, worth)
+        if self._best is None or answer.value > self._best.value:
+            self._best = answer
+        return []
+
+    def _state(self, branch: _Branch) -> list[int]:
+        found = []
+        for e, (cost, chain) in enumerate(zip(self._graph.costs, self._graph.chains, strict=True)):
+            inside = branch.sources.get(self._number[e])
+            if inside is False or (chain is not None and branch.chains.get(chain) is False):
+                found.append(OUT)
+            else:
+                found.append(GATED if cost > 0 and inside is None else OPEN)
+        return [*found, OPEN]
+
+    def _fixed(self, branch: _Branch) -> float:
+        """The costs of what is decided to be in."""
+        cost = {self._number[e]: self._edges.cost[e] for e in range(len(self._graph.ways))}
+        batches = sum(self._graph.batches[chain] for chain, inside in branch.chains.items() if inside)
+        return batches + float(sum(cost[number] for number, inside in branch.sources.items() if inside))
+
+    def _undecided(self, now: _Branch, state: Sequence[int], flow: Flow, ways: Sequence[int]) -> list[_Branch]:
+        """What has to be decided before the flow can be traded: a chain's batch, a pool that is half open, a circle."""
+        graph, edges = self._graph, self._edges
+        for e in ways:
+            chain = graph.chains[e]
+            if chain is not None and chain not in now.chains and graph.batches[chain] > 0:
+                return [msgspec.structs.replace(now, chains={**now.chains, chain: inside}) for inside in (False, True)]
+        torn = [e for e in ways if state[e] == GATED and flow.paid[e] < _WHOLE * edges.taken[edges.gate_first[e] + 1]]
+        if torn:
+            e = max(torn, key=lambda e: self._edges.cost[e])
+            return [_decided(now, self._number[e], inside) for inside in (False, True)]
+        circle = sorted(cycle(graph, ways), key=lambda e: -flow.paid[e] * exp(flow.worth[graph.ways[e].tail]))
+        return [_decided(now, self._number[e], False) for e in circle]
+
+    def _answer(self, found: Settled, flow: Flow, worth: list[float]) -> _Answer:
+        buy = self._graph.places[-1]
+        legs: dict[int, int] = {}
+        for hop in found.hops:
+            chain = chain_of(hop.via.instrument) if isinstance(hop.via, Source) and not hop.via.instrument.is_book else None
+            if chain is not None and isinstance(hop.via, Source):
+                legs[chain] = legs.get(chain, self._gas[chain].batch_gas) + hop.via.instrument.gas
+        gas = Amount(sum(gas_up(units, self._gas[chain], buy).units for chain, units in legs.items()), buy)
+        coins = {place: amount.units / 10**amount.asset.decimals for place, amount in found.left.items()}
+        value = (found.received - gas).units / 10**buy.decimals + sum(coins[place] * worth[place] for place in coins)
+        return _Answer(value, found, gas, worth, flow.residual)
+
+
+def _decided(branch: _Branch, number: int, inside: bool) -> _Branch:
+    return msgspec.structs.replace(branch, sources={**branch.sources, number: inside})
+
+
+def _numbers(graph: Graph) -> list[int]:
+    """The same number for both directions of one source."""
+    seen: dict[int, int] = {}
+    return [seen.setdefault(id(way.what), len(seen)) for way in graph.ways]
+
+
+def _half_spot(graph: Graph) -> float:
+    """Half of what the first coin brings: below that price nothing is sold, as in a split without a limit."""
+    edges: Edges = flatten(graph, 1.0, None)
+    worth = [0.0] * len(graph.places)
+    spot(edges, [OPEN] * len(graph.ways) + [OUT], worth)
+    return exp(worth[0]) / 2
