@@ -21,6 +21,7 @@ from agent.routing.edges import Edges
 from agent.routing.problem import BAD_DECIMALS, NO_GAS_PRICE
 
 FIRST_RAMP = 1e-3  # a step that nothing stands before, relative to its z
+_REST_WIDTH = 1e-2  # what stays unsold is a range, no step, so that a network of pools needs no ramps
 _NEVER = 1e150  # the z of an edge that never opens
 
 
@@ -165,8 +166,9 @@ def flatten(graph: Graph, rest: float, worth: Sequence[float] | None) -> Edges:
     flat.tail.append(0)
     flat.head.append(len(graph.places) - 1)
     flat.cost.append(0.0)
-    wide = graph.sold / (0.1 * z)
-    _lay(flat, flat.first, flat.last, [(z, 0.0, 0.0, wide, 0.0), (1.1 * z, graph.sold, wide * (1 / z - 1 / (1.1 * z)), 0.0, 0.0)])
+    end = z * (1 + _REST_WIDTH)
+    wide = graph.sold / (end - z)
+    _lay(flat, flat.first, flat.last, [(z, 0.0, 0.0, wide, 0.0), (end, graph.sold, graph.sold / (z * end), 0.0, 0.0)])
     _lay(flat, flat.gate_first, flat.gate_last, [])
     return flat
 

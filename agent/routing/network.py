@@ -18,7 +18,7 @@ from agent.routing.cost import GasPrice, gas_up
 from agent.routing.dual import plain, spot
 from agent.routing.edges import GATED, OPEN, OUT, Edges, Flow, Prepare, Solver
 from agent.routing.graph import Conversion, Graph, build, flatten
-from agent.routing.paths import Broken, Hop, Settled, cycle, settle, used
+from agent.routing.paths import Broken, Hop, Settled, cycle, is_book, settle, used
 from agent.routing.split import NOTHING_FITS
 
 _WHOLE = 1 - 1e-6  # of the jump with which a gated pool opens: less is half open
@@ -109,9 +109,10 @@ def trade(
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """An exact answer; `value`: its net and what is left at marginal prices, in coins bought."""
+    """An exact answer; `value`: its net and what is left at marginal prices, in coins bought; `rank`: the same with dust at half."""
 
     value: float
+    rank: float
     settled: Settled
     gas: Amount
     worth: list[float]
@@ -184,12 +185,14 @@ class _Search:
         unsold = flow.paid[-1] if flow.paid[-1] > 1e-9 * self._graph.sold else 0.0
         found = settle(self._graph, ways, flow.paid, self._sell, unsold)
         if isinstance(found, Broken):
-            self.broken.append(Reason("BEYOND_LIMIT", found.why))
+            self.broken.append(Reason(found.code, found.why))
             return [_decided(now, self._number[found.way], False)]
         self.bound = max(self.bound, bound)
-        answer = self._answer(found, flow, worth)
-        if self._best is None or answer.value > self._best.value:
-            self._best = answer
+        bumped = [settle(self._graph, ways, flow.paid, self._sell, unsold, e) for e in ways if is_book(self._graph.ways[e])]
+        for one in (found, *bumped):
+            answer = None if isinstance(one, Broken) else self._answer(one, flow, worth)
+            if answer is not None and (self._best is None or answer.rank > self._best.rank):
+                self._best = answer
         return []
 
     def _state(self, branch: _Branch) -> list[int]:
@@ -230,9 +233,11 @@ class _Search:
             if chain is not None and isinstance(hop.via, Source):
                 legs[chain] = legs.get(chain, self._gas[chain].batch_gas) + hop.via.instrument.gas
         gas = Amount(sum(gas_up(units, self._gas[chain], buy).units for chain, units in legs.items()), buy)
-        coins = {place: amount.units / 10**amount.asset.decimals for place, amount in found.left.items()}
-        value = (found.received - gas).units / 10**buy.decimals + sum(coins[place] * worth[place] for place in coins)
-        return _Answer(value, found, gas, worth, flow.residual)
+        # What was left unsold on purpose counts as it did in the flow, all else at marginal prices.
+        value = (found.received - gas).units / 10**buy.decimals + flow.received[-1]
+        dust = sum(amount.units / 10**amount.asset.decimals * worth[place] for place, amount in found.left.items())
+        dust -= flow.paid[-1] * worth[0]
+        return _Answer(value + dust, value + dust / 2, found, gas, worth, flow.residual)
 
 
 def _decided(branch: _Branch, number: int, inside: bool) -> _Branch:

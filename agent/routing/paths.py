@@ -12,8 +12,10 @@ import msgspec
 from agent.domain.amount import Amount, Asset
 from agent.domain.errors import LiquidityError
 from agent.liquidity.depth import Depth, Levels
-from agent.market.view import Source
+from agent.liquidity.quote import div_up
+from agent.market.view import Liquidity, Source
 from agent.routing.graph import Conversion, Graph, Held, Way
+from agent.routing.problem import BELOW_MINIMUM, BEYOND_LIMIT
 
 _EDGE = 1 - 1e-9  # the end of a pool's known liquidity in floats, so that the exact pool surely reaches it
 _NOTHING = 1e-10  # of all that is sold: what flows less is noise
@@ -43,9 +45,10 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A way that cannot do exactly what the flow expects of it, and why."""
+    """A way that cannot do exactly what the flow expects of it, and why. `code`: of the reason."""
 
     way: int
+    code: str
     why: str
 
 
@@ -98,8 +101,13 @@ def ordered(graph: Graph, ways: Sequence[int]) -> list[int]:
     return found
 
 
-def settle(graph: Graph, ways: Sequence[int], paid: Sequence[float], sell: Amount, unsold: float) -> Settled | Broken:
-    """The flow `paid` over `ways` in exact integers. `unsold`: whole coins that the flow leaves where they are, on purpose."""
+def settle(
+    graph: Graph, ways: Sequence[int], paid: Sequence[float], sell: Amount, unsold: float, bumped: int | None = None
+) -> Settled | Broken:
+    """The flow `paid` over `ways` in exact integers. `unsold`: whole coins that the flow leaves where they are, on purpose.
+
+    Books round down to lots, but `bumped` rounds up: with coarse lots that can be better.
+    """
     have = [0] * len(graph.places)
     have[0] = sell.units
     kept = {0: unsold}
@@ -108,18 +116,20 @@ def settle(graph: Graph, ways: Sequence[int], paid: Sequence[float], sell: Amoun
     for place in ordered(graph, ways)[:-1]:
         leaving = [e for e in ways if graph.ways[e].tail == place]
         # Books first: what does not fill a lot goes to the pools. The largest last: it takes what rounding leaves.
-        leaving.sort(key=lambda e: (not _is_book(graph.ways[e]), paid[e]))
+        leaving.sort(key=lambda e: (not is_book(graph.ways[e]), paid[e]))
         rest = sum(paid[e] for e in leaving) + kept.get(place, 0.0)
         for e in leaving:
             way = graph.ways[e]
             last = e == leaving[-1] and not kept.get(place)
-            share = have[place] if last else min(int(have[place] * (paid[e] / rest)), have[place])
+            scale = _scale(graph.places[place], way.give)
+            share = have[place] if last else round(have[place] * (paid[e] / rest))
+            share += _lot_more(way) * scale if e == bumped else 0
             rest -= paid[e]
-            hop = _hop(way, e, share // _scale(graph.places[place], way.give))
+            hop = _hop(way, e, min(share, have[place]) // scale)
             if isinstance(hop, Broken):
                 return hop
             if hop is not None:
-                have[place] -= hop.amount_in.units * _scale(graph.places[place], way.give)
+                have[place] -= hop.amount_in.units * scale
                 have[way.head] += hop.amount_out.units * _scale(graph.places[way.head], way.receive)
                 hops.append(hop)
         if have[place]:
@@ -149,27 +159,44 @@ def _hop(way: Way, e: int, units: int) -> Hop | Broken | None:
         return Hop(what, Amount(units, way.receive), Amount(units, way.receive)) if units else None
     units = min(units, what.most.units) if what.most else units
     out = what.received_down(units)
-    return Hop(what, Amount(units, way.give), Amount(out, way.receive)) if out else Broken(e, "its fixed cost takes all")
+    return (
+        Hop(what, Amount(units, way.give), Amount(out, way.receive))
+        if out
+        else Broken(e, BELOW_MINIMUM, f"{way.give.id} -> {way.receive.id}: its fixed cost takes all")
+    )
 
 
 def _swap(source: Source, way: Way, e: int, units: int) -> Hop | Broken | None:
     found, state = source.instrument, source.state
-    if way.curve.slope[-1] == 0.0:
-        units = min(units, int(way.curve.base[-1] * 10**way.give.decimals * _EDGE) + 1)
+    units = min(units, _most(state, way, units))
     if isinstance(state, Depth) and units < _one_lot(state, way.forward):
         return None
     try:
         quote = state.swap_in(units, way.forward if isinstance(state, Depth) else way.forward == found.base_is_token0)
     except LiquidityError as error:
-        return Broken(e, f"{found.id}: {error}")
+        return Broken(e, BEYOND_LIMIT, f"{found.id}: {error}")
     lots = 0
     if isinstance(state, Depth):
         lots = _lots(state, quote.amount_in, quote.after, way.forward)
         if not least_met(state.bids if way.forward else state.asks, lots, source):
-            return Broken(e, f"{found.id}: what would go there is below its minimum order")
+            return Broken(e, BELOW_MINIMUM, f"{found.id}: what would go there is below its minimum order")
     if quote.amount_out <= 0:
         return None
     return Hop(source, Amount(quote.amount_in, way.give), Amount(quote.amount_out, way.receive), lots)
+
+
+def _most(state: Liquidity, way: Way, units: int) -> int:
+    """What is known of a source takes so much, at most."""
+    if isinstance(state, Depth):
+        if way.forward:
+            return sum(lots for _, lots in state.bids) * state.lot_units
+        size = state.tick_units * state.lot_units
+        return sum(div_up(ticks * lots * size, 10**state.base_decimals) for ticks, lots in state.asks)
+    return int(way.curve.base[-1] * 10**way.give.decimals * _EDGE) if way.curve.slope[-1] == 0.0 else units
+
+
+def _lot_more(way: Way) -> int:
+    return _one_lot(way.what.state, way.forward) if isinstance(way.what, Source) and isinstance(way.what.state, Depth) else 0
 
 
 def _one_lot(book: Depth, forward: bool) -> int:
@@ -185,7 +212,7 @@ def _lots(book: Depth, amount_in: int, after: object, forward: bool) -> int:
     return sum(size for _, size in book.asks) - sum(size for _, size in after.asks)
 
 
-def _is_book(way: Way) -> bool:
+def is_book(way: Way) -> bool:
     return isinstance(way.what, Source) and way.what.instrument.is_book
 
 

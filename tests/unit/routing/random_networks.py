@@ -124,3 +124,9 @@ def best_path(sources, sell, gas, hops=3):
 
 def eth(coins):
     return Amount(round(coins * 10**9) * 10**9, ETH)
+
+
+def whole_value(found):
+    """Net of an answer with what it left at its own marginal prices, in units of USD with 18 decimals."""
+    left = sum(one.units / 10**one.asset.decimals * found.prices[str(one.asset)] for one in found.left)
+    return found.net.units + round(left * E18)
