@@ -28,6 +28,7 @@ _CLOSE = 1e-10  # of the value: what may be left at a node
 _NEAR = 1e-6  # the same where there are ramps: worths have too few digits for more there, `pin` does the rest
 _FLOOR = 1e-14  # of the value: a step that changes less is judged by what is left
 HALVINGS_MAX = 40
+_BEFORE = 1.0 - 1e-14  # an edge at its first price counts as open: there the first guess lets all flow
 PINS_MAX = 8
 _STRAY = 1e-3  # in log worth: a last step that goes further is noise
 RIDGE = 1e-4
@@ -53,11 +54,9 @@ def plain(edges: Edges, nodes: int, amount: float) -> Solver:
     assert pieces == len(edges.width), "every piece has a width"
 
     def run(state: Sequence[int], start: Sequence[float] | None) -> Flow:
-        if start is None:
-            spot(edges, state, work.worth)
-        else:
+        if start is not None:
             work.worth[:] = start
-        bound, residual, rounds = solve(edges, work, state, amount, WIDTHS)
+        bound, residual, rounds = solve(edges, work, state, amount, WIDTHS, start is None)
         return Flow(list(work.paid), list(work.received), list(work.worth), bound, residual, rounds)
 
     return run
@@ -119,15 +118,14 @@ def assemble(edges: Edges, work: Work, state: Any, amount: float, u: Any, hold: 
         low, high = edges.first[e], edges.last[e]
         if state[e] == GATED:
             low, high = edges.gate_first[e], edges.gate_last[e]
-        z = root[q] / root[p]
         j = work.piece[e]
-        if hold:
-            if j < low:
-                continue
-        elif z < work.z[low] * (1.0 - 1e-14):
+        if hold and j < low:
+            continue
+        if not hold and root[q] < work.z[low] * root[p] * _BEFORE:
             work.piece[e] = -1
             continue
-        else:
+        z = root[q] / root[p]
+        if not hold:
             if j < low or j >= high:
                 j = low
             while j + 1 < high and work.z[j + 1] <= z:
@@ -208,6 +206,7 @@ def descend(
         slope = newton(work, ridge)
         longest = most(step)
         part = min(1.0, reach / longest) if longest > 0.0 else 1.0
+        whole = part
         found = False
         for _ in range(HALVINGS_MAX):
             for v in range(nodes):
@@ -220,7 +219,8 @@ def descend(
             found = ahead <= 0.0 or (ahead <= -0.5 * slope if flat else after <= value + 1e-4 * part * slope)
             if found:
                 break
-            part *= 0.5
+            # Without ramps a straight line tells best how far to go back, but only once.
+            part *= min(max(slope / (slope - ahead), 0.1), 0.9) if part == whole and not len(edges.steps) else 0.5
         if not found:
             assemble(edges, work, state, amount, u, False)
             break
@@ -238,8 +238,10 @@ def most(numbers: Any) -> float:
     return found
 
 
-def solve(edges: Edges, work: Work, state: Any, amount: float, widths: Any) -> tuple[float, float, int]:
-    """Minimise the dual from `work.worth` on, with ever narrower ramps: (bound, residual, rounds)."""
+def solve(edges: Edges, work: Work, state: Any, amount: float, widths: Any, cold: bool) -> tuple[float, float, int]:
+    """Minimise the dual with ever narrower ramps, from `work.worth` on or (cold) from spot prices: (bound, residual, rounds)."""
+    if cold:
+        spot(edges, state, work.worth)
     rounds = 0
     stages = len(widths) if len(edges.steps) else 1
     ridge = RIDGE if stages > 1 else 1e-9

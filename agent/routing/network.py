@@ -109,7 +109,7 @@ def trade(
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """An exact answer; `value`: its net and what is left at marginal prices, in coins bought; `rank`: the same with dust at half."""
+    """An exact answer; `value`: its net and what is left at marginal prices, in coins bought; `rank`: with dust at half of that."""
 
     value: float
     rank: float

@@ -83,15 +83,12 @@ def prepare(edges: Edges, nodes: int, amount: float) -> Solver:
     """`dual.plain`, compiled."""
     flat, found, widths = arrays(edges), kernels(), np.array(WIDTHS)
     work = workspace(flat, nodes)
-    spot, solve = found["spot"], found["solve"]
+    solve = found["solve"]
 
     def run(state: Sequence[int], start: Sequence[float] | None) -> Flow:
-        states = np.array(state, np.int64)
-        if start is None:
-            spot(flat, states, work.worth)
-        else:
+        if start is not None:
             work.worth[:] = start
-        bound, residual, rounds = solve(flat, work, states, amount, widths)
+        bound, residual, rounds = solve(flat, work, np.frombuffer(bytes(state), np.uint8), amount, widths, start is None)
         return Flow(work.paid.tolist(), work.received.tolist(), work.worth.tolist(), float(bound), float(residual), int(rounds))
 
     return run
