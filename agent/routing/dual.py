@@ -31,7 +31,11 @@ HALVINGS_MAX = 40
 _BEFORE = 1.0 - 1e-14  # an edge at its first price counts as open: there the first guess lets all flow
 PINS_MAX = 8
 _STRAY = 1e-3  # in log worth: a last step that goes further is noise
-RIDGE = 1e-4
+# What is added to the Laplacian's diagonal. Of what is left at the node: so that where nothing yet says how far to go, the step is
+# about one over that; the next is for a second and a third try. Of the value: for nodes that only levels of books hold.
+DAMPS = (1.0, 0.1, 0.0)
+_LEAST = 1e-9
+_RIDGE = 1e-4
 
 
 def plain(edges: Edges, nodes: int, amount: float) -> Solver:
@@ -154,14 +158,17 @@ def assemble(edges: Edges, work: Work, state: Any, amount: float, u: Any, hold: 
     return value
 
 
-def newton(work: Work, ridge: float) -> float:
-    """The step that would leave nothing at any node, if every edge kept its slope; returns the value's slope along it."""
+def newton(work: Work, ridge: float, damp: float) -> float:
+    """The step that would leave nothing at any node, if every edge kept its slope; returns the value's slope along it.
+
+    `ridge`, and `damp` times what is left at a node, are added to the Laplacian's diagonal, so that it can be solved.
+    """
     hess, grad, step = work.hess, work.grad, work.step
     nodes = len(grad)
     count = nodes - 1
     for r in range(count):
         row = r * nodes
-        pivot = hess[row + r] + ridge
+        pivot = hess[row + r] * (1.0 + 1e-12) + ridge + damp * abs(grad[r])
         if pivot <= 0.0:  # nothing moves here yet
             pivot = abs(grad[r]) + 1e-300
         kept = 1e-14 * pivot
@@ -191,11 +198,11 @@ def newton(work: Work, ridge: float) -> float:
 
 
 def descend(
-    edges: Edges, work: Work, state: Any, amount: float, value: float, close: float, reach: float, ridge: float
+    edges: Edges, work: Work, state: Any, amount: float, value: float, close: float, reach: float, ridge: float, damp: float
 ) -> tuple[int, float]:
     """Newton's method with halving, for ramps as they lie: (rounds, value). The flow is assembled on entry and on return.
 
-    `close`: how much may be left at a node, of the value. `reach`: the longest step.
+    `close`: how much may be left at a node, of the value. `reach`: the longest step. `ridge`, `damp`: see `newton`.
     """
     u, trial, step = work.worth, work.trial, work.step
     nodes = len(u)
@@ -203,10 +210,8 @@ def descend(
     worst = most(work.grad)
     while worst > close * value and rounds < ROUNDS_MAX:
         rounds += 1
-        slope = newton(work, ridge)
-        longest = most(step)
-        part = min(1.0, reach / longest) if longest > 0.0 else 1.0
-        whole = part
+        slope = shorten(work, newton(work, ridge, damp), reach)
+        part = 1.0
         found = False
         for _ in range(HALVINGS_MAX):
             for v in range(nodes):
@@ -220,7 +225,7 @@ def descend(
             if found:
                 break
             # Without ramps a straight line tells best how far to go back, but only once.
-            part *= min(max(slope / (slope - ahead), 0.1), 0.9) if part == whole and not len(edges.steps) else 0.5
+            part *= min(max(slope / (slope - ahead), 0.1), 0.9) if part == 1.0 and not len(edges.steps) else 0.5
         if not found:
             assemble(edges, work, state, amount, u, False)
             break
@@ -228,6 +233,24 @@ def descend(
             u[v] = trial[v]
         value, worst = after, most(work.grad)
     return rounds, value
+
+
+def shorten(work: Work, slope: float, reach: float) -> float:
+    """Bound a step node by node, as one that nothing holds would stop all others; as a whole where that leads uphill."""
+    step, grad = work.step, work.grad
+    longest = most(step)
+    if longest <= reach:
+        return slope
+    after = 0.0
+    for v in range(len(step)):
+        after += grad[v] * min(max(step[v], -reach), reach)
+    if after >= 0.0:
+        for v in range(len(step)):
+            step[v] *= reach / longest
+        return slope * reach / longest
+    for v in range(len(step)):
+        step[v] = min(max(step[v], -reach), reach)
+    return after
 
 
 def most(numbers: Any) -> float:
@@ -239,22 +262,35 @@ def most(numbers: Any) -> float:
 
 
 def solve(edges: Edges, work: Work, state: Any, amount: float, widths: Any, cold: bool) -> tuple[float, float, int]:
-    """Minimise the dual with ever narrower ramps, from `work.worth` on or (cold) from spot prices: (bound, residual, rounds)."""
-    if cold:
-        spot(edges, state, work.worth)
+    """Minimise the dual from `work.worth` on, or (cold) from spot prices, until what flows in flows out: (bound, residual, rounds)."""
     rounds = 0
-    stages = len(widths) if len(edges.steps) else 1
-    ridge = RIDGE if stages > 1 else 1e-9
-    for stage in range(stages):
-        sharpen(edges, work, widths[stage])
-        value = follow(edges, work, state, amount, ridge) if stage else assemble(edges, work, state, amount, work.worth, False)
-        reach = 30.0 * widths[stage - 1] if stage else 1.0
-        more, value = descend(edges, work, state, amount, value, _CLOSE if stages == 1 else _NEAR, min(reach, 1.0), ridge * value)
+    left = 0.0
+    for k in range(len(DAMPS)):
+        if cold or k:
+            spot(edges, state, work.worth)
+        more, left = narrow(edges, work, state, amount, widths, DAMPS[k])
         rounds += more
-    left = residual(edges, work, amount)
-    if stages > 1:
-        left = finish(edges, work, state, amount, widths[stages - 1], ridge * value)
+        if left <= _NEAR:
+            break
     return certify(edges, work, state, amount), left, rounds
+
+
+def narrow(edges: Edges, work: Work, state: Any, amount: float, widths: Any, damp: float) -> tuple[int, float]:
+    """The minimum for ever narrower ramps: (rounds, residual)."""
+    if not len(edges.steps):
+        sharpen(edges, work, widths[0])
+        value = assemble(edges, work, state, amount, work.worth, False)
+        rounds, value = descend(edges, work, state, amount, value, _CLOSE, 1.0, _LEAST * value, damp)
+        return rounds, residual(edges, work, amount)
+    rounds = 0
+    for stage in range(len(widths)):
+        sharpen(edges, work, widths[stage])
+        value = follow(edges, work, state, amount) if stage else assemble(edges, work, state, amount, work.worth, False)
+        reach = 30.0 * widths[stage - 1] if stage else 1.0
+        ridge = _RIDGE * value if stage else 0.0
+        more, value = descend(edges, work, state, amount, value, _NEAR, min(reach, 1.0), ridge, damp)
+        rounds += more
+    return rounds, finish(edges, work, state, amount, widths[len(widths) - 1], _RIDGE * value)
 
 
 def finish(edges: Edges, work: Work, state: Any, amount: float, width: float, ridge: float) -> float:
@@ -273,11 +309,11 @@ def finish(edges: Edges, work: Work, state: Any, amount: float, width: float, ri
     return left
 
 
-def follow(edges: Edges, work: Work, state: Any, amount: float, ridge: float) -> float:
+def follow(edges: Edges, work: Work, state: Any, amount: float) -> float:
     """After ramps got narrower: keep what flows over them, if that is better than to keep the worths; returns the value."""
     u, trial = work.worth, work.trial
     value = assemble(edges, work, state, amount, u, True)
-    newton(work, ridge * value)
+    newton(work, _RIDGE * value, 0.0)
     for v in range(len(u)):
         trial[v] = u[v] + work.step[v]
     if most(work.step) > 1.0:
@@ -295,7 +331,7 @@ def pin(edges: Edges, work: Work, state: Any, amount: float, ridge: float) -> No
     """The last step, to ramps so narrow that worths have too few digits for what flows: in the flow itself, by straight lines."""
     for again in range(PINS_MAX):
         assemble(edges, work, state, amount, work.worth, True)
-        newton(work, ridge)
+        newton(work, ridge, 0.0)
         if most(work.step) > _STRAY:
             break
         moved = False

@@ -5,6 +5,7 @@ a split: what is sold may be given wherever the account has it, and what is boug
 conversion into the group itself prices it. Nothing is routed through the group that is sold, or on from the one that is bought.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from math import inf, sqrt
 
@@ -21,7 +22,8 @@ from agent.routing.edges import Edges
 from agent.routing.problem import BAD_DECIMALS, NO_GAS_PRICE
 
 FIRST_RAMP = 1e-3  # a step that nothing stands before, relative to its z
-_REST_WIDTH = 1e-2  # what stays unsold is a range, no step, so that a network of pools needs no ramps
+_REST_WIDTH = 1e-2  # what stays unsold is a range, no step, so that a network of pools needs no ramps; it has no end
+_ROOM = 2.0  # an end that is met would be one more kink at the very answer
 _NEVER = 1e150  # the z of an edge that never opens
 
 
@@ -166,9 +168,7 @@ def flatten(graph: Graph, rest: float, worth: Sequence[float] | None) -> Edges:
     flat.tail.append(0)
     flat.head.append(len(graph.places) - 1)
     flat.cost.append(0.0)
-    end = z * (1 + _REST_WIDTH)
-    wide = graph.sold / (end - z)
-    _lay(flat, flat.first, flat.last, [(z, 0.0, 0.0, wide, 0.0), (end, graph.sold, graph.sold / (z * end), 0.0, 0.0)])
+    _lay(flat, flat.first, flat.last, [(z, 0.0, 0.0, graph.sold / (_REST_WIDTH * z), 0.0)])
     _lay(flat, flat.gate_first, flat.gate_last, [])
     return flat
 
@@ -264,25 +264,31 @@ def _joined(
     ways = [msgspec.structs.replace(way, tail=number[tail], head=number[head]) for way, tail, head in kept]
     ways = _bounded(ways, len(number), _coins(sell))
     chains = tuple(_chain(way) for way in ways)
-    costs = tuple(_cost(way, gas, buy) for way in ways)
+    costs = tuple(_cost(way, chain, gas, buy) for way, chain in zip(ways, chains, strict=True))
     batches = {k: _coins(gas_up(gas[k].batch_gas, gas[k], buy)) for k in sorted({k for k in chains if k is not None})}
     return Graph(tuple(assets.values()), tuple(ways), costs, chains, batches, _coins(sell), rejected)
 
 
 def _bounded(ways: list[Way], places: int, sold: float) -> list[Way]:
-    """Endless conversions end at twice what the order would bring there at the best prices: more can never flow."""
+    """Books and conversions end where all of the order, brought there at the best prices, ends: no more flows without a circle."""
     most = [sold] + [0.0] * (places - 1)
     for _ in range(places):
+        before = list(most)
         for way in ways:
             most[way.head] = max(most[way.head], most[way.tail] / way.curve.u[0] ** 2)
-    found = []
-    for way in ways:
-        if way.curve.base[-1] == inf and most[way.tail] < inf:
-            size = 2 * most[way.tail]
-            curve = Curve(True, way.curve.u, [size], [size / way.curve.u[0] ** 2], [0.0])
-            way = msgspec.structs.replace(way, curve=curve)
-        found.append(way)
-    return found
+        if most == before:
+            break
+    return [msgspec.structs.replace(way, curve=_ended(way.curve, _ROOM * most[way.tail])) for way in ways]
+
+
+def _ended(curve: Curve, most: float) -> Curve:
+    """The same steps, the last one cut where `most` is in."""
+    if not curve.is_book or curve.base[-1] <= most:
+        return curve
+    k = bisect_left(curve.base, most)
+    before, given = (curve.base[k - 1], curve.quote[k - 1]) if k else (0.0, 0.0)
+    out = given + (most - before) / curve.u[k] ** 2
+    return Curve(True, curve.u[: k + 1], [*curve.base[:k], most], [*curve.quote[:k], out], [0.0] * (k + 1))
 
 
 def _chain(way: Way) -> int | None:
@@ -290,9 +296,9 @@ def _chain(way: Way) -> int | None:
     return chain_of(found) if found and not found.is_book else None
 
 
-def _cost(way: Way, gas: Mapping[int, GasPrice], buy: Asset) -> float:
+def _cost(way: Way, chain: int | None, gas: Mapping[int, GasPrice], buy: Asset) -> float:
     if isinstance(way.what, Source):
-        chain, units = _chain(way), way.what.instrument.gas
+        units = way.what.instrument.gas
         return 0.0 if chain is None or not units else _coins(gas_up(units, gas[chain], buy))
     return _coins(way.what.fixed) if isinstance(way.what, Conversion) and way.what.fixed else 0.0
 

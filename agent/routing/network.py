@@ -15,8 +15,8 @@ from agent.domain.amount import Amount, group_asset
 from agent.domain.plan import Reason
 from agent.market.view import Source, chain_of
 from agent.routing.cost import GasPrice, gas_up
-from agent.routing.dual import plain, spot
-from agent.routing.edges import GATED, OPEN, OUT, Edges, Flow, Prepare, Solver
+from agent.routing.dual import HOPS_MAX, plain
+from agent.routing.edges import GATED, OPEN, OUT, Flow, Prepare, Solver
 from agent.routing.graph import Conversion, Graph, build, flatten
 from agent.routing.paths import Broken, Hop, Settled, cycle, is_book, settle, used
 from agent.routing.split import NOTHING_FITS
@@ -159,7 +159,9 @@ class _Search:
         while stack and (
             self.solves < self._effort.solves_max or (self._best is None and self.solves < 4 * self._effort.solves_max)
         ):
-            stack.extend(self._look(stack.pop()))
+            # Into the depth until there is an answer, from then on where most could be gained.
+            place = max(range(len(stack)), key=lambda k: stack[k].bound) if self._best else -1
+            stack.extend(self._look(stack.pop(place)))
         self.bound = max([self.bound, *(branch.bound for branch in stack)])
         return self._best
 
@@ -185,6 +187,7 @@ class _Search:
         unsold = flow.paid[-1] if flow.paid[-1] > 1e-9 * self._graph.sold else 0.0
         found = settle(self._graph, ways, flow.paid, self._sell, unsold)
         if isinstance(found, Broken):
+            self.bound = max(self.bound, bound)  # more might go there and be better: not looked for
             self.broken.append(Reason(found.code, found.why))
             return [_decided(now, self._number[found.way], False)]
         self.bound = max(self.bound, bound)
@@ -252,7 +255,9 @@ def _numbers(graph: Graph) -> list[int]:
 
 def _half_spot(graph: Graph) -> float:
     """Half of what the first coin brings: below that price nothing is sold, as in a split without a limit."""
-    edges: Edges = flatten(graph, 1.0, None)
     worth = [0.0] * len(graph.places)
-    spot(edges, [OPEN] * len(graph.ways) + [OUT], worth)
-    return exp(worth[0]) / 2
+    worth[-1] = 1.0
+    for _ in range(HOPS_MAX):
+        for way in graph.ways:
+            worth[way.tail] = max(worth[way.tail], worth[way.head] / way.curve.u[0] ** 2)
+    return worth[0] / 2

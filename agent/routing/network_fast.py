@@ -28,6 +28,8 @@ _COMPILED = (
     "leave",
     "finish",
     "most",
+    "shorten",
+    "narrow",
     "residual",
     "certify",
     "spot",

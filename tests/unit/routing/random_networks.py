@@ -51,7 +51,8 @@ def a_pool(name, base, quote, size, rng, *, protocol="v2", fee_pips=3_000, gas=1
 
 
 def a_book(name, base, quote, size, rng, *, levels=8, fee_pips=500, lot=10**2, notional_min=0, drift=0.0005):
-    """A book between two coins of one exchange; `size` is about a level's worth in dollars."""
+    """A book between two coins of one exchange, the dearer one as base; `size` is about a level's worth in dollars."""
+    base, quote = sorted((base, quote), key=lambda one: -COINS[one.group][0])
     price = COINS[base.group][0] / COINS[quote.group][0] * (1 + rng.gauss(0, drift))
     tick_units = max(int(price * 10**8 / 10**6), 1)
     found = Instrument(base.home, name, base, quote, fee_pips, tick_units=tick_units, lot_units=lot, notional_min=notional_min)
