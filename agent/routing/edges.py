@@ -46,6 +46,8 @@ class Work(NamedTuple):
     grad: Any
     step: Any
     trial: Any
+    damp: Any
+    before: Any
     hess: Any
 
 

@@ -15,10 +15,12 @@ from agent.domain.amount import Amount, group_asset
 from agent.domain.plan import Reason
 from agent.market.view import Source, chain_of
 from agent.routing.cost import GasPrice, gas_up
-from agent.routing.dual import HOPS_MAX, plain
+from agent.routing.dual import plain
 from agent.routing.edges import GATED, OPEN, OUT, Flow, Prepare, Solver
 from agent.routing.graph import Conversion, Graph, build, flatten
+from agent.routing.laplacian import HOPS_MAX
 from agent.routing.paths import Broken, Hop, Settled, cycle, is_book, settle, used
+from agent.routing.single import paths
 from agent.routing.split import NOTHING_FITS
 
 _WHOLE = 1 - 1e-6  # of the jump with which a gated pool opens: less is half open
@@ -163,6 +165,9 @@ class _Search:
             place = max(range(len(stack)), key=lambda k: stack[k].bound) if self._best else -1
             stack.extend(self._look(stack.pop(place)))
         self.bound = max([self.bound, *(branch.bound for branch in stack)])
+        if self._best is not None:
+            for ways in paths(self._graph):
+                self._offer(settle(self._graph, ways, [self._graph.sold] * len(self._graph.ways), self._sell, 0.0), None)
         return self._best
 
     def _look(self, branch: _Branch) -> list[_Branch]:
@@ -191,12 +196,20 @@ class _Search:
             self.broken.append(Reason(found.code, found.why))
             return [_decided(now, self._number[found.way], False)]
         self.bound = max(self.bound, bound)
-        bumped = [settle(self._graph, ways, flow.paid, self._sell, unsold, e) for e in ways if is_book(self._graph.ways[e])]
-        for one in (found, *bumped):
-            answer = None if isinstance(one, Broken) else self._answer(one, flow, worth)
-            if answer is not None and (self._best is None or answer.rank > self._best.rank):
-                self._best = answer
+        self._offer(found, flow)
+        for e in ways:
+            if is_book(self._graph.ways[e]):
+                self._offer(settle(self._graph, ways, flow.paid, self._sell, unsold, e), flow)
         return []
+
+    def _offer(self, found: Settled | Broken, flow: Flow | None) -> None:
+        """Keep an exact answer if it is the best; without a flow at the worths of the best so far."""
+        if isinstance(found, Broken):
+            return
+        worth = [exp(u) for u in flow.worth] if flow is not None else self._best.worth if self._best else []
+        answer = self._answer(found, flow, worth)
+        if self._best is None or answer.rank > self._best.rank:
+            self._best = answer
 
     def _state(self, branch: _Branch) -> list[int]:
         found = []
@@ -228,7 +241,7 @@ class _Search:
         circle = sorted(cycle(graph, ways), key=lambda e: -flow.paid[e] * exp(flow.worth[graph.ways[e].tail]))
         return [_decided(now, self._number[e], False) for e in circle]
 
-    def _answer(self, found: Settled, flow: Flow, worth: list[float]) -> _Answer:
+    def _answer(self, found: Settled, flow: Flow | None, worth: list[float]) -> _Answer:
         buy = self._graph.places[-1]
         legs: dict[int, int] = {}
         for hop in found.hops:
@@ -237,10 +250,11 @@ class _Search:
                 legs[chain] = legs.get(chain, self._gas[chain].batch_gas) + hop.via.instrument.gas
         gas = Amount(sum(gas_up(units, self._gas[chain], buy).units for chain, units in legs.items()), buy)
         # What was left unsold on purpose counts as it did in the flow, all else at marginal prices.
-        value = (found.received - gas).units / 10**buy.decimals + flow.received[-1]
+        unsold, counted = (flow.paid[-1], flow.received[-1]) if flow is not None else (0.0, 0.0)
+        value = (found.received - gas).units / 10**buy.decimals + counted
         dust = sum(amount.units / 10**amount.asset.decimals * worth[place] for place, amount in found.left.items())
-        dust -= flow.paid[-1] * worth[0]
-        return _Answer(value + dust, value + dust / 2, found, gas, worth, flow.residual)
+        dust -= unsold * worth[0]
+        return _Answer(value + dust, value + dust / 2, found, gas, worth, flow.residual if flow is not None else 0.0)
 
 
 def _decided(branch: _Branch, number: int, inside: bool) -> _Branch:

@@ -1,18 +1,20 @@
-"""The network's solver compiled: the functions of `routing.dual` through numba, on arrays. The same operations, the same answer.
+"""The network's solver compiled: `laplacian`, `ramps` and `dual` through numba, on arrays. The same operations, the same answer.
 
-numba comes with the optional extra `fast`; without it `fast()` is None and plain Python does the work. The machine code is kept in
-numba's cache beside the module, so that only the first run on a machine compiles.
+numba comes with the optional extra `fast`; without it `fast()` is None and plain Python does the work. The machine code is kept
+in numba's cache beside the modules, so that only the first run on a machine compiles. To see whether code is stale numba looks at a
+function's own file alone, so a digest of all of them is part of each name.
 """
 
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
 from importlib.util import find_spec
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from agent.routing import dual
+from agent.routing import dual, laplacian, ramps
 from agent.routing.dual import WIDTHS
 from agent.routing.edges import Edges, Flow, Prepare, Solver, Work
 
@@ -45,14 +47,15 @@ def fast() -> Prepare | None:
 
 @cache
 def kernels() -> dict[str, Any]:
-    """The functions of `dual` by name, compiled, calling one another."""
+    """The functions by name, compiled, calling one another."""
     import numba  # only here: it takes a quarter of a second, and may not be installed
 
-    names = dict(vars(dual))
+    names: dict[str, Any] = {**vars(laplacian), **vars(ramps), **vars(dual)}
+    stamp = _digest(names)
     for name in _COMPILED:
-        plain = getattr(dual, name)
+        plain = names[name]
         copy = FunctionType(plain.__code__, names, name)
-        copy.__module__, copy.__qualname__ = dual.__name__, name
+        copy.__module__, copy.__qualname__ = plain.__module__, f"{name}_{stamp}"
         names[name] = numba.njit(cache=True)(copy)
     return {name: names[name] for name in _COMPILED}
 
@@ -77,6 +80,8 @@ def workspace(edges: Edges, nodes: int) -> Work:
         np.zeros(nodes),
         np.zeros(nodes),
         np.zeros(nodes),
+        np.zeros(nodes),
+        np.zeros(nodes),
         np.zeros(nodes * nodes),
     )
 
@@ -94,3 +99,10 @@ def prepare(edges: Edges, nodes: int, amount: float) -> Solver:
         return Flow(work.paid.tolist(), work.received.tolist(), work.worth.tolist(), float(bound), float(residual), int(rounds))
 
     return run
+
+
+def _digest(names: dict[str, Any]) -> str:
+    """Of all that gets compiled in: the functions, and the numbers that they use."""
+    code = [(name, names[name].__code__.co_code, names[name].__code__.co_consts) for name in _COMPILED]
+    numbers = sorted((name, value) for name, value in names.items() if isinstance(value, int | float | tuple))
+    return sha256(repr((code, numbers)).encode()).hexdigest()[:12]

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from random_networks import ETH, USD, eth, gas_of, random_network
 
 from agent.routing import network_fast
-from agent.routing.dual import PINNED, plain
+from agent.routing.dual import plain
 from agent.routing.edges import GATED, OPEN, Edges
 from agent.routing.graph import build, flatten
 from agent.routing.network import trade
+from agent.routing.ramps import PINNED
 
 SEEDS = st.integers(0, 10**6)
 
