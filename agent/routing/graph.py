@@ -42,6 +42,10 @@ class Conversion(msgspec.Struct, frozen=True):
     most: Amount | None = None
     why: str = ""
 
+    @property
+    def name(self) -> str:
+        return f"{self.give.id} -> {self.receive.id}"
+
     def received_down(self, units: int) -> int:
         """What `units` of `give` become, rounded down; 0 where they do not cover the fixed cost."""
         left = max(units - (self.fixed.units if self.fixed else 0), 0)
@@ -100,7 +104,8 @@ def build(
         for give, receive in ((base, quote), (quote, base)):
             if receive.group != sell.asset.group and give.group != buy.group:
                 found.append(_way(source, give, receive, source_curve(source, give is base)))
-    found.extend(_way(one, one.give, one.receive, conversion_curve(one)) for one in conversions if one.give != buy)
+    sound = [one for one in conversions if not _too_fine((one.give, one.receive), one.name, sell, buy, rejected)]
+    found.extend(_way(one, one.give, one.receive, conversion_curve(one)) for one in sound if one.give != buy)
     for name in sorted(capacity or {}):
         held = (capacity or {})[name]
         if held.asset.group == sell.asset.group and held.units > 0 and held.asset.decimals <= sell.asset.decimals:
@@ -218,13 +223,19 @@ def _append(columns: Sequence[list[float]], row: Sequence[float]) -> None:
 
 def _refused(source: Source, sell: Amount, buy: Asset, gas: Mapping[int, GasPrice], rejected: list[Reason]) -> bool:
     found = source.instrument
-    ends = {sell.asset.group: sell.asset.decimals, buy.group: buy.decimals}
-    if any(asset.decimals > ends.get(asset.group, asset.decimals) for asset in (found.base, found.quote)):
-        rejected.append(Reason(BAD_DECIMALS, f"{found.id}: counts finer than the order does; state the order in more decimals"))
-    elif not found.is_book and chain_of(found) not in gas:
-        rejected.append(Reason(NO_GAS_PRICE, f"{found.id}: the price of gas on its chain is not known"))
-    else:
+    if _too_fine((found.base, found.quote), found.id, sell, buy, rejected):
+        return True
+    if found.is_book or chain_of(found) in gas:
         return False
+    rejected.append(Reason(NO_GAS_PRICE, f"{found.id}: the price of gas on its chain is not known"))
+    return True
+
+
+def _too_fine(assets: Sequence[Asset], name: str, sell: Amount, buy: Asset, rejected: list[Reason]) -> bool:
+    ends = {sell.asset.group: sell.asset.decimals, buy.group: buy.decimals}
+    if all(asset.decimals <= ends.get(asset.group, asset.decimals) for asset in assets):
+        return False
+    rejected.append(Reason(BAD_DECIMALS, f"{name}: counts finer than the order does; state the order in more decimals"))
     return True
 
 

@@ -50,15 +50,14 @@ def assemble(edges: Edges, work: Work, state: Any, amount: float, u: Any, hold: 
         if state[e] == OUT:
             continue
         p, q = edges.tail[e], edges.head[e]
-        low, high = edges.first[e], edges.last[e]
-        if state[e] == GATED:
-            low, high = edges.gate_first[e], edges.gate_last[e]
+        low = edges.gate_first[e] if state[e] == GATED else edges.first[e]
         j = work.piece[e]
         if hold and j < low:
             continue
         if not hold and root[q] < work.z[low] * root[p] * _BEFORE:
             work.piece[e] = -1
             continue
+        high = edges.gate_last[e] if state[e] == GATED else edges.last[e]
         z = root[q] / root[p]
         if not hold:
             if j < low or j >= high:

@@ -162,7 +162,7 @@ def _hop(way: Way, e: int, units: int) -> Hop | Broken | None:
     return (
         Hop(what, Amount(units, way.give), Amount(out, way.receive))
         if out
-        else Broken(e, BELOW_MINIMUM, f"{way.give.id} -> {way.receive.id}: its fixed cost takes all")
+        else Broken(e, BELOW_MINIMUM, f"{what.name}: its fixed cost takes all")
     )
 
 

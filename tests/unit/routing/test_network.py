@@ -252,6 +252,15 @@ def test_no_way_and_no_gas_price_are_said():
     assert isinstance(trade((source,), (), eth(0), "USD", gas_price(1)), NoNetwork)
 
 
+def test_what_counts_finer_than_the_order_is_left_out():
+    source = pair_pool()
+    coarse = Amount(10**6, msgspec.structs.replace(ETH, decimals=6))
+    fine = Conversion(Asset("aUSD", "ex", 24, "USD"), USD, Price(1, 1))
+    found = trade((source,), (fine,), coarse, "USD", gas_price(1))
+    assert isinstance(found, NoNetwork)
+    assert [one.code for one in found.rejected] == ["BAD_DECIMALS", "BAD_DECIMALS"]
+
+
 def test_a_book_below_its_minimum_is_left_out():
     from random import Random
 
