@@ -23,6 +23,9 @@ from agent.routing.paths import Broken, Hop, Settled, cycle, is_book, settle, us
 from agent.routing.single import paths
 from agent.routing.split import NOTHING_FITS
 
+FIRST_MAX = 100  # networks solved beyond the effort for a first answer
+GATES_MAX = 4  # times that gates are laid anew in one search
+_FAR = 3e-3  # in log worth: how far gates may be from the worths at which they were laid
 _WHOLE = 1 - 1e-6  # of the jump with which a gated pool opens: less is half open
 
 
@@ -141,26 +144,29 @@ class _Search:
         self.bound = 0.0
         self.broken: list[Reason] = []
         self._best: _Answer | None = None
-        self._root(prepare)
-
-    def _root(self, prepare: Prepare) -> None:
-        """Without costs first: the worths that it finds say what costs in one coin are in another."""
-        graph, nodes = self._graph, len(self._graph.places)
-        self._edges = flatten(graph, self._rest, None)
-        self._solve: Solver = prepare(self._edges, nodes, graph.sold)
-        start: Sequence[float] | None = None
-        if any(graph.costs):
+        self._prepare, self._gates = prepare, 0
+        self._start: Sequence[float] = ()
+        self._gate(None)
+        if any(graph.costs):  # without costs first: its worths say what costs in one coin are in another
             flow = self._solve([OPEN] * len(self._edges.tail), None)
-            self.solves, start = 1, flow.worth
-            self._edges = flatten(graph, self._rest, [exp(u) for u in start])
-            self._solve = prepare(self._edges, nodes, graph.sold)
-        self._start = start
+            self.solves, self._start = 1, flow.worth
+            self._gate(flow.worth)
+
+    def _gate(self, logs: Sequence[float] | None) -> None:
+        """Lay the network out, with the gates of what has a cost at these log worths."""
+        self._gated_at = logs
+        self._edges = flatten(self._graph, self._rest, None if logs is None else [exp(u) for u in logs])
+        self._solve: Solver = self._prepare(self._edges, len(self._graph.places), self._graph.sold)
+
+    def _moved(self, logs: Sequence[float]) -> bool:
+        """Whether worths are so far from those of the gates that gates should be laid anew, and still may."""
+        before = self._gated_at
+        return before is not None and self._gates < GATES_MAX and max(abs(a - b) for a, b in zip(before, logs, strict=True)) > _FAR
 
     def run(self) -> _Answer | None:
-        stack = [_Branch(float("inf"), {}, {}, self._start or ())]
-        while stack and (
-            self.solves < self._effort.solves_max or (self._best is None and self.solves < 4 * self._effort.solves_max)
-        ):
+        stack = [_Branch(float("inf"), {}, {}, self._start)]
+        most = self._effort.solves_max
+        while stack and self.solves < (most if self._best else most + FIRST_MAX):
             # Into the depth until there is an answer, from then on where most could be gained.
             place = max(range(len(stack)), key=lambda k: stack[k].bound) if self._best else -1
             stack.extend(self._look(stack.pop(place)))
@@ -179,6 +185,10 @@ class _Search:
         state = self._state(branch)
         flow = self._solve(state, branch.start or None)
         self.solves += 1
+        if self._moved(flow.worth):
+            self._gates += 1
+            self._gate(flow.worth)
+            return [msgspec.structs.replace(branch, start=flow.worth)]
         bound = min(branch.bound, flow.bound - self._fixed(branch))
         worth = [exp(u) for u in flow.worth]
         if bound <= enough:
@@ -189,18 +199,27 @@ class _Search:
         branches = self._undecided(now, state, flow, ways)
         if branches:
             return branches
+        flow, ways = self._plain(state, flow, ways)
         unsold = flow.paid[-1] if flow.paid[-1] > 1e-9 * self._graph.sold else 0.0
         found = settle(self._graph, ways, flow.paid, self._sell, unsold)
-        if isinstance(found, Broken):
-            self.bound = max(self.bound, bound)  # more might go there and be better: not looked for
+        self.bound = max(self.bound, bound)
+        if isinstance(found, Broken):  # more might go there and be better: not looked for
             self.broken.append(Reason(found.code, found.why))
             return [_decided(now, self._number[found.way], False)]
-        self.bound = max(self.bound, bound)
         self._offer(found, flow)
         for e in ways:
             if is_book(self._graph.ways[e]):
                 self._offer(settle(self._graph, ways, flow.paid, self._sell, unsold, e), flow)
         return []
+
+    def _plain(self, state: Sequence[int], flow: Flow, ways: list[int]) -> tuple[Flow, list[int]]:
+        """The flow over the same ways without gates, which take a pool's gas out of what it gives on."""
+        if all(state[e] != GATED for e in ways):
+            return flow, ways
+        found = self._solve([OPEN if now == OPEN or e in ways else OUT for e, now in enumerate(state)], flow.worth)
+        self.solves += 1
+        again = used(self._graph, found.paid, [exp(u) for u in found.worth])
+        return (flow, ways) if cycle(self._graph, again) else (found, again)
 
     def _offer(self, found: Settled | Broken, flow: Flow | None) -> None:
         """Keep an exact answer if it is the best; without a flow at the worths of the best so far."""

@@ -169,7 +169,7 @@ def _hop(way: Way, e: int, units: int) -> Hop | Broken | None:
 def _swap(source: Source, way: Way, e: int, units: int) -> Hop | Broken | None:
     found, state = source.instrument, source.state
     units = min(units, _most(state, way, units))
-    if isinstance(state, Depth) and units < _one_lot(state, way.forward):
+    if units <= 0 or (isinstance(state, Depth) and units < _one_lot(state, way.forward)):
         return None
     try:
         quote = state.swap_in(units, way.forward if isinstance(state, Depth) else way.forward == found.base_is_token0)
