@@ -8,6 +8,7 @@ conversion into the group itself prices it. Nothing is routed through the group 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from math import inf, sqrt
+from typing import TypeVar
 
 import msgspec
 
@@ -20,6 +21,8 @@ from agent.routing.cost import GasPrice, gas_up
 from agent.routing.curve import Curve, threshold
 from agent.routing.edges import Edges
 from agent.routing.problem import BAD_DECIMALS, NO_GAS_PRICE
+
+Node = TypeVar("Node", int, str)
 
 FIRST_RAMP = 1e-3  # a step that nothing stands before, relative to its z
 _REST_WIDTH = 1e-2  # what stays unsold is a range, no step, so that a network of pools needs no ramps; it has no end
@@ -178,6 +181,20 @@ def flatten(graph: Graph, rest: float, worth: Sequence[float] | None) -> Edges:
     return flat
 
 
+def reached(start: Node, steps: Sequence[tuple[Node, Node]]) -> set[Node]:
+    """All that can be reached from a start over steps (from, to), itself included."""
+    following: dict[Node, list[Node]] = {}
+    for tail, head in steps:
+        following.setdefault(tail, []).append(head)
+    found, stack = {start}, [start]
+    while stack:
+        for head in following.get(stack.pop(), ()):
+            if head not in found:
+                found.add(head)
+                stack.append(head)
+    return found
+
+
 Piece = tuple[float, float, float, float, float]  # z, taken, given, slope, width of the ramp
 
 
@@ -262,8 +279,8 @@ def _joined(
 
     ends = [(way, place(way.give), place(way.receive)) for way in found if way.curve.u]
     ends = [(way, tail, head) for way, tail, head in ends if tail != head and head != "sold" and tail != "bought"]
-    after = _reached("sold", [(tail, head) for _, tail, head in ends])
-    before = _reached("bought", [(head, tail) for _, tail, head in ends])
+    after = reached("sold", [(tail, head) for _, tail, head in ends])
+    before = reached("bought", [(head, tail) for _, tail, head in ends])
     assets: dict[str, Asset] = {"sold": sell.asset}
     kept = [(way, tail, head) for way, tail, head in ends if tail in after and head in after and tail in before and head in before]
     for way, tail, head in kept:
@@ -317,16 +334,3 @@ def _cost(way: Way, chain: int | None, gas: Mapping[int, GasPrice], buy: Asset) 
 def _coins(amount: Amount) -> float:
     coin: int = 10**amount.asset.decimals
     return amount.units / coin
-
-
-def _reached(start: str, steps: Sequence[tuple[str, str]]) -> set[str]:
-    following: dict[str, list[str]] = {}
-    for tail, head in steps:
-        following.setdefault(tail, []).append(head)
-    found, stack = {start}, [start]
-    while stack:
-        for head in following.get(stack.pop(), ()):
-            if head not in found:
-                found.add(head)
-                stack.append(head)
-    return found

@@ -17,7 +17,7 @@ from agent.market.view import Source, chain_of
 from agent.routing.cost import GasPrice, gas_up
 from agent.routing.dual import plain
 from agent.routing.edges import GATED, OPEN, OUT, Flow, Prepare, Solver
-from agent.routing.graph import Conversion, Graph, build, flatten
+from agent.routing.graph import Conversion, Graph, build, flatten, reached
 from agent.routing.laplacian import HOPS_MAX
 from agent.routing.paths import Broken, Hop, Settled, cycle, is_book, settle, used
 from agent.routing.single import paths
@@ -158,10 +158,13 @@ class _Search:
         self._edges = flatten(self._graph, self._rest, None if logs is None else [exp(u) for u in logs])
         self._solve: Solver = self._prepare(self._edges, len(self._graph.places), self._graph.sold)
 
-    def _moved(self, logs: Sequence[float]) -> bool:
+    def _moved(self, state: Sequence[int], logs: Sequence[float]) -> bool:
         """Whether worths are so far from those of the gates that gates should be laid anew, and still may."""
         before = self._gated_at
-        return before is not None and self._gates < GATES_MAX and max(abs(a - b) for a, b in zip(before, logs, strict=True)) > _FAR
+        if before is None or self._gates >= GATES_MAX:
+            return False
+        heads = {way.head for way, now in zip(self._graph.ways, state, strict=False) if now == GATED}
+        return any(abs(before[v] - logs[v]) > _FAR for v in heads)
 
     def run(self) -> _Answer | None:
         stack = [_Branch(float("inf"), {}, {}, self._start)]
@@ -172,7 +175,7 @@ class _Search:
             stack.extend(self._look(stack.pop(place)))
         self.bound = max([self.bound, *(branch.bound for branch in stack)])
         if self._best is not None:
-            for ways in paths(self._graph):
+            for ways in paths(self._graph, self._best.worth):
                 self._offer(settle(self._graph, ways, [self._graph.sold] * len(self._graph.ways), self._sell, 0.0), None)
         return self._best
 
@@ -185,7 +188,7 @@ class _Search:
         state = self._state(branch)
         flow = self._solve(state, branch.start or None)
         self.solves += 1
-        if self._moved(flow.worth):
+        if self._moved(state, flow.worth):
             self._gates += 1
             self._gate(flow.worth)
             return [msgspec.structs.replace(branch, start=flow.worth)]
@@ -231,13 +234,17 @@ class _Search:
             self._best = answer
 
     def _state(self, branch: _Branch) -> list[int]:
-        found = []
-        for e, (cost, chain) in enumerate(zip(self._graph.costs, self._graph.chains, strict=True)):
-            inside = branch.sources.get(self._number[e])
-            if inside is False or (chain is not None and branch.chains.get(chain) is False):
-                found.append(OUT)
-            else:
-                found.append(GATED if cost > 0 and inside is None else OPEN)
+        """What is decided, and out also what no longer lies on a way from what is sold to what is bought."""
+        ways = self._graph.ways
+        inside = [branch.sources.get(number) for number in self._number]
+        shut = [chain is not None and branch.chains.get(chain) is False for chain in self._graph.chains]
+        kept = [e for e in range(len(ways)) if inside[e] is not False and not shut[e]]
+        after = reached(0, [(ways[e].tail, ways[e].head) for e in kept])
+        before = reached(len(self._graph.places) - 1, [(ways[e].head, ways[e].tail) for e in kept])
+        found = [OUT] * len(ways)
+        for e in kept:
+            if ways[e].tail in after and ways[e].head in before:
+                found[e] = GATED if self._graph.costs[e] > 0 and inside[e] is None else OPEN
         return [*found, OPEN]
 
     def _fixed(self, branch: _Branch) -> float:
