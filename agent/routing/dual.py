@@ -32,6 +32,7 @@ DAMPS = (1.0, 0.1, 1.0, 0.01)
 GROWTH = 4.0
 _DAMP_MAX = 1e6
 _LEAST = 1e-9  # of the value, in any case
+_LOST = 1e-3  # of the value: more than this left at a node is no answer
 
 
 def plain(edges: Edges, nodes: int, amount: float) -> Solver:
@@ -44,6 +45,7 @@ def plain(edges: Edges, nodes: int, amount: float) -> Solver:
         list(edges.first),
         [0.0] * count,
         [0.0] * count,
+        [0.0] * nodes,
         [0.0] * nodes,
         [0.0] * nodes,
         [0.0] * nodes,
@@ -159,11 +161,21 @@ def narrow(edges: Edges, work: Work, state: Any, amount: float, widths: Any, dam
         rounds, value = descend(edges, work, state, amount, value, _CLOSE, 1.0, _LEAST * value, damp, growth)
         return rounds, residual(edges, work, amount)
     rounds = 0
+    width = widths[0]
     for stage in range(len(widths)):
+        for v in range(len(work.worth)):
+            work.kept[v] = work.worth[v]
         sharpen(edges, work, widths[stage])
         value = follow(edges, work, state, amount) if stage else assemble(edges, work, state, amount, work.worth, False)
         reach = 30.0 * widths[stage - 1] if stage else 1.0
         ridge = RIDGE * value if stage else 0.0
         more, value = descend(edges, work, state, amount, value, NEAR, min(reach, 1.0), ridge, damp, growth)
         rounds += more
-    return rounds, finish(edges, work, state, amount, widths[len(widths) - 1], RIDGE * value)
+        if stage and most(work.grad) > _LOST * value:  # too narrow for it: pin from the width before
+            for v in range(len(work.worth)):
+                work.worth[v] = work.kept[v]
+            sharpen(edges, work, width)
+            value = assemble(edges, work, state, amount, work.worth, False)
+            break
+        width = widths[stage]
+    return rounds, finish(edges, work, state, amount, width, RIDGE * value)

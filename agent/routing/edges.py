@@ -48,6 +48,7 @@ class Work(NamedTuple):
     trial: Any
     damp: Any
     before: Any
+    kept: Any
     hess: Any
 
 

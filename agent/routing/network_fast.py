@@ -82,6 +82,7 @@ def workspace(edges: Edges, nodes: int) -> Work:
         np.zeros(nodes),
         np.zeros(nodes),
         np.zeros(nodes),
+        np.zeros(nodes),
         np.zeros(nodes * nodes),
     )
 
