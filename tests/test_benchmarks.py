@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.liquidity.depth import Depth
-from benchmarks import chart, growth, market_data, optimality, order_book, page, routing, signing, steps
+from benchmarks import chart, growth, market_data, network, optimality, order_book, page, routing, signing, steps
 from benchmarks.catalogue import about, names
 from benchmarks.markets import Shape, build_instance
 from benchmarks.measure import P99_CALLS_MIN, Result, alternately, calls_of, sample
@@ -48,6 +48,12 @@ def test_routing_without_peers() -> None:
     assert all(map(is_sane, rows))
     assert {row.peer for row in rows if row.peer_us is not None} >= set(routing.STEPS)
     assert any("python -m benchmarks peers uniswap" in row.note for row in rows)
+
+
+def test_the_network_without_peers() -> None:
+    rows = network.run(1)
+    assert all(map(is_sane, rows))
+    assert {row.peer for row in rows if row.peer_us is None} == set(network.JOBS)
 
 
 def test_the_other_hot_benchmarks_without_peers() -> None:

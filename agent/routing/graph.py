@@ -20,7 +20,8 @@ from agent.market.view import Source, chain_of
 from agent.routing.cost import GasPrice, gas_up
 from agent.routing.curve import Curve, threshold
 from agent.routing.edges import Edges
-from agent.routing.problem import BAD_DECIMALS, NO_GAS_PRICE
+from agent.routing.problem import NO_GAS_PRICE
+from agent.routing.terms import BAD_DECIMALS
 
 Node = TypeVar("Node", int, str)
 

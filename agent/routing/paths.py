@@ -15,7 +15,8 @@ from agent.liquidity.depth import Depth, Levels
 from agent.liquidity.quote import div_up
 from agent.market.view import Liquidity, Source
 from agent.routing.graph import Conversion, Graph, Held, Way
-from agent.routing.problem import BELOW_MINIMUM, BEYOND_LIMIT
+from agent.routing.memo import BEYOND_LIMIT
+from agent.routing.problem import BELOW_MINIMUM
 
 _EDGE = 1 - 1e-9  # the end of a pool's known liquidity in floats, so that the exact pool surely reaches it
 _NOTHING = 1e-10  # of all that is sold: what flows less is noise
