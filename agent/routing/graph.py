@@ -17,8 +17,8 @@ from agent.domain.plan import Reason
 from agent.domain.price import Price, decimal_of
 from agent.liquidity.curves import segments
 from agent.market.view import Source, chain_of
-from agent.routing.cost import GasPrice, gas_up
-from agent.routing.curve import Curve, threshold
+from agent.routing.cost import Charge, GasPrice, gas_up
+from agent.routing.curve import Curve, charged, threshold
 from agent.routing.edges import Edges
 from agent.routing.problem import NO_GAS_PRICE
 from agent.routing.terms import BAD_DECIMALS
@@ -97,6 +97,7 @@ def build(
     buy: Asset,
     gas: Mapping[int, GasPrice],
     capacity: Mapping[str, Amount] | None,
+    charges: Mapping[str, Charge],
 ) -> Graph:
     """The network of everything that lies on some way from what is sold to what is bought."""
     rejected: list[Reason] = []
@@ -105,9 +106,11 @@ def build(
     priced = {one.give.id for one in conversions if one.receive == buy}
     for source in usable:
         base, quote = source.instrument.base, source.instrument.quote
+        charge = charges.get(source.instrument.id)
         for give, receive in ((base, quote), (quote, base)):
             if receive.group != sell.asset.group and give.group != buy.group:
-                found.append(_way(source, give, receive, source_curve(source, give is base)))
+                curve = source_curve(source, give is base)
+                found.append(_way(source, give, receive, charged(curve, charge.pips, "sell") if charge else curve))
     sound = [one for one in conversions if not _too_fine((one.give, one.receive), one.name, sell, buy, rejected)]
     found.extend(_way(one, one.give, one.receive, conversion_curve(one)) for one in sound if one.give != buy)
     for name in sorted(capacity or {}):

@@ -12,9 +12,10 @@ from math import exp
 import msgspec
 
 from agent.domain.amount import Amount, group_asset
+from agent.domain.instrument import PIPS
 from agent.domain.plan import Reason
 from agent.market.view import Source, chain_of
-from agent.routing.cost import GasPrice, gas_up
+from agent.routing.cost import Charge, GasPrice, gas_up
 from agent.routing.dual import plain
 from agent.routing.edges import GATED, OPEN, OUT, Flow, Prepare, Solver
 from agent.routing.graph import Conversion, Graph, build, flatten, reached
@@ -38,6 +39,8 @@ class Effort(msgspec.Struct, frozen=True):
 
 class Network(msgspec.Struct, frozen=True):
     """`sell` into `net` of the group that is bought: `received` less `gas` (batches included). Exact; hops in order.
+
+    Where sources are charged, the charges are taken off net before it is compared with the bound.
 
     `left`: what stays unsold, or on the way because it fills no lot. `bound`: coins that no trade over these sources can beat, with
     what is left counted at `prices` (coins bought per coin, by the asset's or group's name); `gap_bps`: how far net and left are
@@ -77,19 +80,21 @@ def trade(
     buy: str,
     gas: Mapping[int, GasPrice],
     capacity: Mapping[str, Amount] | None = None,
+    charges: Mapping[str, Charge] | None = None,
     effort: Effort | None = None,
     prepare: Prepare = plain,
 ) -> Network | NoNetwork:
     """Sell `sell` (of a group, as `group_asset` counts it) for as much as possible of the group `buy`. Pure and deterministic.
 
     `capacity`: what the account can give at each place, by Asset.id; None: everywhere as much as is needed. `gas`: by chain, in
-    coins of the group that is bought. `prepare`: the solver, `dual.plain` or `network_fast.fast()`; both give the same answer.
+    coins of the group that is bought. `charges`: by Instrument.id, as in a split; they weigh, and change no amount. `prepare`: the
+    solver, `dual.plain` or `network_fast.fast()`; both give the same answer.
     """
-    graph = build(sources, conversions, sell, group_asset(buy), gas, capacity)
+    graph = build(sources, conversions, sell, group_asset(buy), gas, capacity, charges or {})
     if not graph.ways or sell.units <= 0:
         text = f"no way leads from {sell} to {buy} over the sources that can be used"
         return NoNetwork(sell, (Reason(NOTHING_FITS, text),), graph.rejected)
-    search = _Search(graph, sell, gas, effort or Effort(), prepare)
+    search = _Search(graph, sell, gas, charges or {}, effort or Effort(), prepare)
     best = search.run()
     rejected = (*graph.rejected, *search.broken)
     if best is None or best.settled.received.units <= 0:
@@ -136,8 +141,16 @@ class _Branch(msgspec.Struct, frozen=True):
 class _Search:
     """Branch and bound over what is fixed. `bound`: of all that was not looked into, and of what was."""
 
-    def __init__(self, graph: Graph, sell: Amount, gas: Mapping[int, GasPrice], effort: Effort, prepare: Prepare) -> None:
-        self._graph, self._sell, self._gas, self._effort = graph, sell, gas, effort
+    def __init__(
+        self,
+        graph: Graph,
+        sell: Amount,
+        gas: Mapping[int, GasPrice],
+        charges: Mapping[str, Charge],
+        effort: Effort,
+        prepare: Prepare,
+    ) -> None:
+        self._graph, self._sell, self._gas, self._charges, self._effort = graph, sell, gas, charges, effort
         self._number = _numbers(graph)
         self._rest = _half_spot(graph)
         self.solves = 0
@@ -277,10 +290,23 @@ class _Search:
         gas = Amount(sum(gas_up(units, self._gas[chain], buy).units for chain, units in legs.items()), buy)
         # What was left unsold on purpose counts as it did in the flow, all else at marginal prices.
         unsold, counted = (flow.paid[-1], flow.received[-1]) if flow is not None else (0.0, 0.0)
-        value = (found.received - gas).units / 10**buy.decimals + counted
+        value = (found.received - gas).units / 10**buy.decimals + counted - self._charged(found, worth)
         dust = sum(amount.units / 10**amount.asset.decimals * worth[place] for place, amount in found.left.items())
         dust -= unsold * worth[0]
         return _Answer(value + dust, value + dust / 2, found, gas, worth, flow.residual if flow is not None else 0.0)
+
+    def _charged(self, found: Settled, worth: Sequence[float]) -> float:
+        """What the charges of all hops weigh, in coins bought."""
+        if not self._charges:
+            return 0.0
+        worths = {str(place): worth[k] for k, place in enumerate(self._graph.places)}
+        total = 0.0
+        for hop in found.hops:
+            charge = self._charges.get(hop.name)
+            if charge is not None:
+                coin = worths.get(str(hop.amount_out.asset), 1.0)  # what is bought counts where it arrives
+                total += hop.amount_out.units / 10**hop.amount_out.asset.decimals * coin * charge.pips / PIPS
+        return total
 
 
 def _decided(branch: _Branch, number: int, inside: bool) -> _Branch:

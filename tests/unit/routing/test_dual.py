@@ -20,7 +20,7 @@ SEEDS = st.integers(0, 10**6)
 
 def network_of(seed, gwei=0, coins=8):
     sources, rng = random_network(seed)
-    graph = build(sources, (), eth(coins), USD, gas_of(gwei), None)
+    graph = build(sources, (), eth(coins), USD, gas_of(gwei), None, {})
     worth = [2_500.0 if place == ETH else 1.0 for place in graph.places] if gwei else None
     return graph, flatten(graph, 1_250.0, worth), rng
 

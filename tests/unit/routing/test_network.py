@@ -24,7 +24,7 @@ from random_networks import (
 from agent.domain.amount import Amount, Asset
 from agent.domain.price import Price
 from agent.market.view import Source
-from agent.routing.cost import gas_up
+from agent.routing.cost import Charge, gas_up
 from agent.routing.graph import Conversion
 from agent.routing.network import Effort, Network, NoNetwork, trade
 from agent.routing.paths import Hop
@@ -143,6 +143,19 @@ def test_with_one_hop_it_is_the_split(seed):
     if isinstance(route, Route) and not route.unplaced.units:
         assert not found.left
         assert abs(found.net.units - route.quote.units) / route.quote.units * 10_000 <= 1e-3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_charges_weigh_as_in_a_split(seed):
+    mid, sources, rng = random_market(seed)
+    charges = {one.instrument.id: Charge(rng.choice([0, 200, 2_000]), "by experience") for one in sources}
+    route = split(view_of(*sources, mid=mid), "sell", eth(5), plenty(*sources), gas_price(5, mid), charges=charges)
+    found = trade(sources, (), eth(5), "USD", gas_price(5, mid), charges=charges)
+    check(found, sources, (), eth(5), gas_price(5, mid))
+    if not route.unplaced.units and not found.left:
+        assert {hop.name for hop in found.hops} == {piece.instrument.id for piece in route.pieces}
+        assert abs(found.net.units - route.quote.units) / route.quote.units * 10_000 <= 1e-2  # of equals, any
+        assert found.gap_bps <= 0.05
 
 
 def test_paths_share_a_pool_and_use_it_once(rng_pools):

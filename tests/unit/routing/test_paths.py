@@ -21,7 +21,7 @@ SOURCES = (FIRST, BACK, LAST, SIDE)
 
 
 def graph_of(sources=SOURCES, conversions=(), coins=10):
-    return build(sources, conversions, eth(coins), USD, gas_of(1), None)
+    return build(sources, conversions, eth(coins), USD, gas_of(1), None, {})
 
 
 def ways_of(graph, *hops):
@@ -80,7 +80,7 @@ def test_books_take_whole_lots_and_the_pool_takes_the_rest():
     rng = Random(3)
     book = a_book("b", at_exchange("ETH"), at_exchange("USD"), 10**5, rng, lot=10**6)
     pool = a_pool("p", on_chain("ETH"), on_chain("USD"), 10**7, rng)
-    graph = build((book, pool), (), eth(3), USD, gas_of(0), None)
+    graph = build((book, pool), (), eth(3), USD, gas_of(0), None, {})
     paid = [1.23456 if way.what is book else 1.76544 for way in graph.ways]
     found = settle(graph, range(len(graph.ways)), paid, eth(3), 0.0)
     assert [hop.lots for hop in found.hops] == [123, 0]
@@ -97,7 +97,7 @@ def test_dust_between_two_books_is_named():
         a_book("one", at_exchange("ETH"), at_exchange("BTC"), 10**6, rng, lot=10**4),
         a_book("two", at_exchange("BTC"), at_exchange("USD"), 10**6, rng, lot=10**5),
     )
-    graph = build(sources, (), eth(1), USD, {}, None)
+    graph = build(sources, (), eth(1), USD, {}, None, {})
     ways = [e for e, way in enumerate(graph.ways)]
     found = settle(graph, ways, [1.0] * len(ways), eth(1), 0.0)
     assert {graph.places[place].group for place in found.left} == {"ETH", "BTC"}
@@ -108,7 +108,7 @@ def test_a_fixed_cost_that_takes_all_is_said():
     one = Conversion(on_chain("BTC"), at_exchange("BTC"), Price(1, 1), fixed=Amount(10**9, on_chain("BTC")))
     assert one.received_down(10**9) == 0
     book = a_book("b", at_exchange("BTC"), at_exchange("USD"), 10**6, Random(1))
-    graph = build((FIRST, book), (one,), eth(1), USD, gas_of(1), None)
+    graph = build((FIRST, book), (one,), eth(1), USD, gas_of(1), None, {})
     found = settle(graph, range(len(graph.ways)), [1.0] * len(graph.ways), eth(1), 0.0)
     assert isinstance(found, Broken)
     assert (found.code, "fixed cost" in found.why) == ("BELOW_MINIMUM", True)
@@ -125,7 +125,7 @@ def test_a_conversion_rounds_down(units, num, bps, fixed):
 @given(st.integers(0, 10**6))
 def test_every_kept_way_lies_between_what_is_sold_and_what_is_bought(seed):
     sources, _ = random_network(seed)
-    graph = build(sources, (), eth(1), USD, gas_of(1), None)
+    graph = build(sources, (), eth(1), USD, gas_of(1), None, {})
     for way in graph.ways:
         assert way.head != 0
         assert way.tail != len(graph.places) - 1
