@@ -19,7 +19,7 @@ from typing import Any
 
 from agent.routing.edges import Edges, Flow, Solver, Work
 from agent.routing.laplacian import assemble, certify, most, newton, residual, spot
-from agent.routing.ramps import NEAR, RIDGE, finish, follow, sharpen
+from agent.routing.ramps import DONE, NEAR, RIDGE, finish, follow, sharpen
 
 WIDTHS = (1.0, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-8)  # of ramps, relative to z
 ROUNDS_MAX = 40  # of Newton's method for one width
@@ -148,7 +148,7 @@ def solve(edges: Edges, work: Work, state: Any, amount: float, widths: Any, cold
             spot(edges, state, work.worth)
         more, left = narrow(edges, work, state, amount, widths, DAMPS[k], GROWTH if k else 1.0)
         rounds += more
-        if left <= NEAR:
+        if left <= DONE:
             break
     return certify(edges, work, state, amount), left, rounds
 

@@ -27,7 +27,7 @@ _COMPILED = (
     "descend",
     "follow",
     "pin",
-    "leave",
+    "over",
     "finish",
     "most",
     "shorten",

@@ -11,8 +11,9 @@ from agent.routing.edges import GATED, OUT, Edges, Work
 from agent.routing.laplacian import assemble, most, newton, residual
 
 PINNED = 1e-9  # the last width
-PINS_MAX = 8  # times, as edges may turn out to lie beside their ramps
+PINS_MAX = 24  # times, as edges may turn out to lie beside their ramps
 _STRAY = 1e-3  # in log worth: a last step that goes further is noise
+DONE = 1e-8  # of the value: what may be left at a node in the end
 NEAR = 1e-6  # of the value: what may be left at a node before `pin`; worths have too few digits for more on a ramp
 RIDGE = 1e-4  # of the value, for nodes that nothing but levels of books holds
 
@@ -58,11 +59,14 @@ def finish(edges: Edges, work: Work, state: Any, amount: float, width: float, ri
     sharpen(edges, work, PINNED)
     pin(edges, work, state, amount, ridge)
     left = residual(edges, work, amount)
-    if left > NEAR:
+    if left > DONE:
         for v in range(len(work.worth)):
             work.worth[v] = work.trial[v]
         sharpen(edges, work, width)
         assemble(edges, work, state, amount, work.worth, False)
+        for e in range(len(edges.tail)):
+            if state[e] != OUT and work.piece[e] >= 0:
+                over(edges, work, state, e)  # what comes out without the ramps
         left = residual(edges, work, amount)
     return left
 
@@ -74,37 +78,46 @@ def pin(edges: Edges, work: Work, state: Any, amount: float, ridge: float) -> No
         newton(work, ridge)
         if most(work.step) > _STRAY:
             break
-        moved = False
+        worst, chosen, way = 0.0, -1, 0
         for e in range(len(edges.tail)):
             j = work.piece[e]
             if state[e] != OUT and j >= 0:
                 p, q = edges.tail[e], edges.head[e]
                 z = work.root[q] / work.root[p]
-                more = work.rise[j] * 0.5 * z * (work.step[q] - work.step[p])
-                work.paid[e] += more
-                work.received[e] += more / (z * z)
-                if edges.width[j] > 0.0:
-                    moved = leave(edges, work, state, e) or moved
+                work.paid[e] += work.rise[j] * 0.5 * z * (work.step[q] - work.step[p])
+                beyond = over(edges, work, state, e) * work.root[p] * work.root[p]
+                if abs(beyond) > worst:
+                    worst, chosen, way = abs(beyond), e, 1 if beyond > 0.0 else -1
+        if chosen >= 0:  # one at a time: of two that are equal only one has to leave
+            low = edges.gate_first[chosen] if state[chosen] == GATED else edges.first[chosen]
+            j = work.piece[chosen] + way
+            work.piece[chosen] = j if j >= low else -1
         for v in range(len(work.worth)):
             work.worth[v] += work.step[v]
-        if again and not moved:  # the first time the worths are still so far that straight lines are not exact
+        if again and chosen < 0:  # the first time the worths are still so far that straight lines are not exact
             break
     for v in range(len(work.worth)):
         work.root[v] = exp(0.5 * work.worth[v])
 
 
-def leave(edges: Edges, work: Work, state: Any, e: int) -> bool:
-    """Whether an edge had to leave its ramp, as more or less than all of it would flow. If not, the step's own price counts."""
+def over(edges: Edges, work: Work, state: Any, e: int) -> float:
+    """How much more than an edge's piece holds would flow, or (negative) less; 0: it fits, and its curve says what comes out."""
     j = work.piece[e]
-    before, after = edges.taken[j], edges.taken[j + 1]
-    slack = 1e-6 * (after - before)
-    if work.paid[e] > after + slack:
-        work.piece[e] = j + 1
-        return True
+    high = edges.gate_last[e] if state[e] == GATED else edges.last[e]
+    before, slack = edges.taken[j], 1e-12 * edges.slope[j] * edges.at[j]
+    if j + 1 < high:
+        after = edges.taken[j + 1]
+        slack = 1e-6 * (after - before)
+        if work.paid[e] > after + slack:
+            return float(work.paid[e] - after)
+        work.paid[e] = min(work.paid[e], after)
     if work.paid[e] < before - slack:
-        low = edges.gate_first[e] if state[e] == GATED else edges.first[e]
-        work.piece[e] = j - 1 if j > low else -1
-        return True
-    work.paid[e] = min(max(work.paid[e], before), after)
-    work.received[e] = edges.given[j] + (work.paid[e] - before) / (edges.at[j + 1] * edges.at[j + 1])
-    return False
+        return float(work.paid[e] - before)
+    work.paid[e] = max(work.paid[e], before)
+    work.received[e] = edges.given[j]
+    if edges.width[j] > 0.0:
+        work.received[e] += (work.paid[e] - before) / (edges.at[j + 1] * edges.at[j + 1])
+    elif edges.slope[j] > 0.0:
+        z = edges.at[j] + (work.paid[e] - before) / edges.slope[j]
+        work.received[e] += edges.slope[j] * (1.0 / edges.at[j] - 1.0 / z)
+    return 0.0
