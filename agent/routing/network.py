@@ -27,6 +27,7 @@ from agent.routing.split import NOTHING_FITS
 FIRST_MAX = 100  # networks solved beyond the effort for a first answer
 GATES_MAX = 4  # times that gates are laid anew in one search
 _FAR = 3e-3  # in log worth: how far gates may be from the worths at which they were laid
+_SMALL = 1e-3  # of the order: with less, rounding to units may cost more than it brings
 _WHOLE = 1 - 1e-6  # of the jump with which a gated pool opens: less is half open
 
 
@@ -223,6 +224,9 @@ class _Search:
             self.broken.append(Reason(found.code, found.why))
             return [_decided(now, self._number[found.way], False)]
         self._offer(found, flow)
+        large = used(self._graph, flow.paid, [exp(u) for u in flow.worth], _SMALL)
+        if len(large) < len(ways):
+            self._offer(settle(self._graph, large, flow.paid, self._sell, unsold), flow)
         for e in ways:
             if is_book(self._graph.ways[e]):
                 self._offer(settle(self._graph, ways, flow.paid, self._sell, unsold, e), flow)

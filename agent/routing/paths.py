@@ -53,9 +53,9 @@ class Broken(msgspec.Struct, frozen=True):
     why: str
 
 
-def used(graph: Graph, paid: Sequence[float], worth: Sequence[float]) -> list[int]:
-    """The ways that carry more than noise."""
-    least = _NOTHING * graph.sold * worth[0]
+def used(graph: Graph, paid: Sequence[float], worth: Sequence[float], part: float = _NOTHING) -> list[int]:
+    """The ways that carry more than such a part of the order; if not said, than noise."""
+    least = part * graph.sold * worth[0]
     return [e for e, way in enumerate(graph.ways) if paid[e] * worth[way.tail] > least]
 
 
