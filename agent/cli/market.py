@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from agent.app import settings_of
-from agent.cli import look, route_file, route_shown, words
+from agent.cli import look, route_file, route_network, route_shown, words
 from agent.cli.options import Config, Json, Market, Quantity, Side, run_async
 from agent.cli.show import Names, bps, line, money, named, out, print_json, short
 from agent.cli.tables import alternatives_table, route_lines
@@ -59,6 +59,9 @@ def route(
         str | None, typer.Option("--limit", metavar="PRICE", help="With --market: the worst price of any piece.")
     ] = None,
     legs: Annotated[int | None, typer.Option("--legs", min=1, max=1_000, help="With --market: at most so many pieces.")] = None,
+    hops: Annotated[
+        bool, typer.Option("--hops", help="With --market and --sell: also over other coins, through all books and pools.")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of market files.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +70,7 @@ def route(
     Over your venues, with what the account holds at each place: PAIR --side --qty. Over a file: --market with --sell or --buy.
     """
     here, there = {"PAIR": market, "--side": side, "--qty": qty}, {"--sell": sell, "--buy": buy, "--for": coin, "--limit": limit}
-    there["--legs"] = None if legs is None else str(legs)
+    there |= {"--legs": None if legs is None else str(legs), "--hops": "yes" if hops else None}
     if schema:
         print_json(document.schema())
     elif market_file is not None:
@@ -75,6 +78,11 @@ def route(
         if (sell is None) == (buy is None):
             raise UsageError("--market wants one of --sell and --buy, for example --sell '40 ETH'")
         described = route_file.read(market_file)
+        if hops:
+            _refuse({"--buy": buy, "--limit": limit, "--legs": legs}, "--hops, which sells for as much as possible")
+            way = route_network.answer(described, route_file.question(described, sell, None, coin, None, None, over_others=True))
+            route_network.show_json(way) if as_json else route_network.show(way, explain=explain)
+            return
         found = route_file.answer(described, route_file.question(described, sell, buy, coin, limit, legs))
         route_shown.show_json(found) if as_json else route_shown.show(found, explain=explain)
     elif market is None or side is None or qty is None:

@@ -68,8 +68,17 @@ def read(name: str) -> Described:
         raise UsageError(f"{_shown(name)}: {error}") from None
 
 
-def question(described: Described, sell: str | None, buy: str | None, coin: str | None, limit: str | None, legs: int | None) -> Ask:
-    """What the options ask of a market. Raises UsageError and NumberError."""
+def question(
+    described: Described,
+    sell: str | None,
+    buy: str | None,
+    coin: str | None,
+    limit: str | None,
+    legs: int | None,
+    *,
+    over_others: bool = False,
+) -> Ask:
+    """What the options ask of a market. `over_others`: any coin of the file will do. Raises UsageError and NumberError."""
     option, text = ("--sell", sell) if sell is not None else ("--buy", buy or "")
     number, _, name = text.strip().partition(" ")
     if not name.strip():
@@ -79,7 +88,7 @@ def question(described: Described, sell: str | None, buy: str | None, coin: str 
     if not quantity:
         raise UsageError(f"{option}: the amount must be above zero")
     quote, quote_asset = _coin(described, coin, "--for") if coin is not None else (_partner(described, base), None)
-    market = _direct(described, base, quote)
+    market = f"{base}/{quote}" if over_others and base != quote else _direct(described, base, quote)
     rules = Rules(legs or described.limits.legs_max, described.limits.improvement_bps_min, described.limits.reserve_bps)
     return Ask(market, "sell" if sell is not None else "buy", quantity, base_asset, quote_asset, _limit(limit, market), rules)
 
@@ -163,13 +172,15 @@ def _partner(described: Described, base: str) -> str:
 
 
 def _direct(described: Described, base: str, quote: str) -> str:
-    """The market of the two coins. One hop: a path over several markets is not looked for."""
+    """The market of the two coins."""
     known = pairs(described)
     if f"{base}/{quote}" in known:
         return f"{base}/{quote}"
     if f"{quote}/{base}" in known:
         raise UsageError(f"the books quote {quote} in {base}; ask the other way round: sell or buy {quote}, --for {base}")
-    raise UsageError(f"nothing in this file trades {base} against {quote} directly; it has {_some(known)}")
+    raise UsageError(
+        f"nothing in this file trades {base} against {quote} directly; --hops looks for a way over others, it has {_some(known)}"
+    )
 
 
 def _limit(text: str | None, market: str) -> Price | None:

@@ -121,13 +121,13 @@ def _told(found: Answer, one: Alternative) -> dict[str, Any]:
     return {"place": one.venue, "quote": one.quote, "split_is_better_bps": better_bps(found, one), "why": one.why}
 
 
-def _price(price: float | Price) -> str:
+def price_shown(price: float | Price) -> str:
     """For the eye: thousands apart, and as many places as a cheap coin needs."""
     value = float(price_decimal(price)) if isinstance(price, Price) else price
     return f"{value:,.{max(2, _places(value, DIGITS))}f}"
 
 
-def _coins(amount: Amount) -> str:
+def coins_shown(amount: Amount) -> str:
     """Two places from a hundred on, else four significant digits: never a row of zeros."""
     value = float(decimal_of(amount))
     return coins(amount, 2) if abs(value) >= 100 else f"{value:.{_places(value, 4)}f}"
@@ -145,16 +145,16 @@ def _legs(found: Answer, names: Names) -> Group:
     title = f"{ask.side} {short(route.quantity - route.unplaced)}: {word} {named(route.quote)} after fees and gas"
     table = new_table(("source", "share", base, quote, "price", "all-in", "gas"), ("source",))
     for piece in route.pieces:
-        amounts = (_coins(piece.base), _coins(piece.quote), _price(piece.price), _price(piece.price_all_in))
-        table.add_row(names(piece.instrument.id), f"{piece.share:.1%}", *amounts, _coins(piece.gas) if piece.gas else "-")
+        amounts = (coins_shown(piece.base), coins_shown(piece.quote), price_shown(piece.price), price_shown(piece.price_all_in))
+        table.add_row(names(piece.instrument.id), f"{piece.share:.1%}", *amounts, coins_shown(piece.gas) if piece.gas else "-")
     return Group(Text(title, style="bold"), table, "")
 
 
 def _totals(found: Answer, names: Names) -> RenderableType:
     route = found.route
     rows = [
-        ("average price", f"{_price(average(found))}  {bps(against_mid(found))} against mid {_price(_mid(found))}"),
-        ("marginal price", f"{_price(found.route.marginal_price)}  the last coin, after its fee"),
+        ("average price", f"{price_shown(average(found))}  {bps(against_mid(found))} against mid {price_shown(_mid(found))}"),
+        ("marginal price", f"{price_shown(found.route.marginal_price)}  the last coin, after its fee"),
         ("gas", named(route.gas) if route.gas else "none"),
         ("at most missed", f"{found.route.gap_bps:.2g} bps of the best that is possible"),
         ("found in", f"{found.time_us:,.0f} µs"),
@@ -172,7 +172,7 @@ def _totals(found: Answer, names: Names) -> RenderableType:
 
 
 def _against(found: Answer, name: str, place: str, one: Alternative) -> Text:
-    price = "-" if one.quote is None else _price(float(decimal_of(one.quote) / decimal_of(found.route.quantity)))
+    price = "-" if one.quote is None else price_shown(float(decimal_of(one.quote) / decimal_of(found.route.quantity)))
     return Text.assemble(f"{name:17} {price}  the split is better by ", gain(better_bps(found, one)), f"  {place}".rstrip())
 
 
@@ -187,7 +187,7 @@ def _compared(found: Answer, names: Names) -> Group:
     for better, one in sorted(rows, key=lambda row: (row[0] is None, row[0] or 0.0)):
         if better is not None and one.quote is not None:
             name = names(one.venue) if one in found.route.alternatives else one.venue
-            table.add_row(name, _price(float(decimal_of(one.quote) / decimal_of(found.route.quantity))), gain(better))
+            table.add_row(name, price_shown(float(decimal_of(one.quote) / decimal_of(found.route.quantity))), gain(better))
     return Group(Text("all of it at one place, after fees and gas", style="bold"), table, *_unable(rows, names))
 
 

@@ -118,6 +118,32 @@ def test_a_pool_in_both_directions() -> None:
     assert 99_900 < float(units(back["quote"])) < 99_925, "two fees of 4 basis points, gas, and the same price both ways"
 
 
+def test_over_other_coins_the_hops_conserve_every_unit(here: Path) -> None:
+    done = isthmus("route", "--market", "market.json", "--sell", "40 ETH", "--for", "DAI", "--hops", "--json", at=here)
+    assert done.code == 0, done
+    found = done.json
+    assert any(hop["via"].startswith("curve") for hop in found["hops"]), "no pool trades ETH for DAI"
+    have: dict[str, Decimal] = {}
+    for hop in found["hops"]:
+        for amount, sign in ((hop["amount_in"], -1), (hop["amount_out"], 1)):
+            have[amount["asset"]] = have.get(amount["asset"], Decimal(0)) + sign * units(amount)
+            if sign < 0 and "ETH" not in amount["asset"]:
+                assert have[amount["asset"]] >= 0, "nothing is sent on that has not arrived"
+    assert have["DAI@eip155:1"] == units(found["received"])
+    assert units(found["quote"]) == units(found["received"]) - units(found["gas"])
+    assert 0 <= found["gap_bps"] < 0.01
+    table = isthmus("route", "--market", "market.json", "--sell", "40 ETH", "--for", "DAI", "--hops", "--explain", at=here)
+    assert table.code == 0
+    assert "at most missed" in table.out
+    assert all(len(line) <= 80 for line in table.out.splitlines() if not line.startswith("left out"))
+
+
+def test_over_other_coins_a_direct_pair_is_worth_no_less(here: Path) -> None:
+    ask = ("route", "--market", "market.json", "--sell", "40 ETH", "--for", "USDT", "--json")
+    direct, around = isthmus(*ask, at=here).json, isthmus(*ask, "--hops", at=here).json
+    assert units(around["quote"]) >= units(direct["quote"]) * Decimal("0.9999999")
+
+
 def test_limits_balances_and_few_legs() -> None:
     free = route(example(), sell="40 ETH")
     few = route(example(), sell="40 ETH", legs=1)
@@ -261,6 +287,8 @@ def test_an_independent_solver_agrees(amount: int, gwei: str) -> None:
 
 FILE = ("route", "--market", "market.json")
 WRONG = {
+    "hops and a limit": ((*FILE, "--sell", "40 ETH", "--for", "DAI", "--hops", "--limit", "3"), "--limit cannot go with --hops"),
+    "hops and a purchase": ((*FILE, "--buy", "40 ETH", "--for", "DAI", "--hops"), "--buy cannot go with --hops"),
     "no amount": (FILE, "--market wants one of --sell and --buy"),
     "two amounts": ((*FILE, "--sell", "1 ETH", "--buy", "1 ETH"), "--market wants one of --sell and --buy"),
     "a pair too": ((*FILE[:1], "ETH/USDT", *FILE[1:], "--sell", "1 ETH"), "PAIR cannot go with --market"),
@@ -279,7 +307,7 @@ WRONG = {
     "zero": ((*FILE, "--buy", "0 ETH"), "--buy: the amount must be above zero"),
     "unknown coin": ((*FILE, "--sell", "1 DOGE"), "'DOGE' is no coin of this file; name ETH, USDT, DAI"),
     "unknown partner": ((*FILE, "--sell", "1 ETH", "--for", "DOGE"), "--for: 'DOGE' is no coin"),
-    "no direct market": ((*FILE, "--sell", "1 ETH", "--for", "DAI"), "trades ETH against DAI directly; it has ETH/USDT"),
+    "no direct market": ((*FILE, "--sell", "1 ETH", "--for", "DAI"), "trades ETH against DAI directly; --hops looks for a way over others"),
     "the wrong way round": ((*FILE, "--sell", "100 USDT", "--for", "ETH"), "the books quote ETH in USDT; .*buy ETH, --for USDT"),
     "itself": ((*FILE, "--sell", "1 ETH", "--for", "ETH"), "nothing in this file trades ETH against ETH directly"),
     "zero limit": ((*FILE, "--sell", "1 ETH", "--limit", "0"), "--limit: a price of ETH/USDT is above zero"),
