@@ -312,9 +312,9 @@ class Desk:
             await asyncio.sleep(0)
 
     async def _settled(self) -> None:
-        """Nothing is on its way, a parent lives, and its first slice is behind it."""
+        """Nothing is on its way, a parent has something left to trade, and its first slice is behind it."""
         state = self.engine.state
-        while not state.live or state.working:
+        while state.working or not any(state.remaining(parent) for parent in state.live.values()):
             if not state.live:
                 self._parents += 1
                 whole = Amount(self._quantity.units * SLICES, self._quantity.asset)

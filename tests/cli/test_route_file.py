@@ -307,7 +307,7 @@ WRONG = {
     "zero": ((*FILE, "--buy", "0 ETH"), "--buy: the amount must be above zero"),
     "unknown coin": ((*FILE, "--sell", "1 DOGE"), "'DOGE' is no coin of this file; name ETH, USDT, DAI"),
     "unknown partner": ((*FILE, "--sell", "1 ETH", "--for", "DOGE"), "--for: 'DOGE' is no coin"),
-    "no direct market": ((*FILE, "--sell", "1 ETH", "--for", "DAI"), "trades ETH against DAI directly; --hops looks for a way over others"),
+    "no direct market": ((*FILE, "--sell", "1 ETH", "--for", "DAI"), "ETH against DAI directly; --hops looks"),
     "the wrong way round": ((*FILE, "--sell", "100 USDT", "--for", "ETH"), "the books quote ETH in USDT; .*buy ETH, --for USDT"),
     "itself": ((*FILE, "--sell", "1 ETH", "--for", "ETH"), "nothing in this file trades ETH against ETH directly"),
     "zero limit": ((*FILE, "--sell", "1 ETH", "--limit", "0"), "--limit: a price of ETH/USDT is above zero"),

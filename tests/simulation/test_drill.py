@@ -40,6 +40,7 @@ FOUND = {  # days that once went wrong, and what they taught
     5026: "an older question is answered after a newer one",
     5736: "dust, while no book is listed",
     10467: "a list that is cut off again and again, of an order that the venue says rests",
+    18450: "a swap that was taken back is in the blocks of a reorganisation",
     15658: "what is sent again overtakes, and is overtaken by, what outbids it",
 }
 FIRST = {"revived": 17}  # the seed to begin with, where it takes long until it strikes

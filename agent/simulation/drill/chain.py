@@ -242,6 +242,8 @@ class Chain:
             chain.effects.pop(receipt.tx.body.nonce, None)
             if receipt.trouble:
                 chain.failed.append(receipt.tx.hash)
+            if isinstance(receipt.tx.body.plan, CancelTransaction):  # what it had taken back may be taken instead
+                chain.failed += [tx.hash for tx in chain.held.values() if tx.body.nonce == receipt.tx.body.nonce]
             if returns:
                 chain.mempool[receipt.tx.hash] = receipt.tx
         for index in range(len(gone) + 1):
