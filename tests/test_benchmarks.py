@@ -44,6 +44,18 @@ def test_the_page_lists_what_there_is() -> None:
     assert set(page.blocks(text)) - {"setting", "optimality", "growth"} <= set(names())
 
 
+def test_the_page_is_rewritten_between_its_marks(tmp_path: Path) -> None:
+    copy = tmp_path / "page.md"
+    copy.write_text("before\n<!-- measured: setting -->\nold\n<!-- /measured -->\nafter\n", encoding="utf-8")
+    page.rewrite(page=copy)
+    text = copy.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- measured: setting -->\n* ")
+    assert text.endswith("not measured)\n<!-- /measured -->\nafter\n")
+    assert "old" not in text
+    with pytest.raises(SystemExit, match=r"page\.md has no block for 'other'"):
+        page.rewrite(("other",), page=copy)
+
+
 def test_routing_without_peers() -> None:
     rows = routing.run(1)
     assert all(map(is_sane, rows))
