@@ -1,9 +1,9 @@
 """Seeded markets for the routing benchmarks: a view as the router gets it, and the same market as plain numbers for its peers.
 
-A market is K books, M constant-product pools and N concentrated pools around one price of 3,000 USDT, scattered by a few basis
-points; every size and gap is drawn from one seed. The plain numbers are read off the integers of the view, so that nobody solves a
-slightly different problem. What stays untraded counts as sold at half the middle (bought at twice), as the router counts it: it is
-the last book of the plain numbers, gas-free and endless.
+A market is books, constant-product, concentrated and stableswap pools (whose rate is the price) around one price of 3,000 USDT,
+scattered by a few basis points; every size and gap is drawn from one seed. The plain numbers are read off the integers of the view,
+so that nobody solves a slightly different problem. What stays untraded counts as sold at half the middle (bought at twice), as the
+router counts it: it is the last book of the plain numbers, gas-free and endless.
 """
 
 import math
@@ -18,6 +18,7 @@ from agent.domain.price import Price, decimal_of, rounded, ticks_price
 from agent.liquidity.concentrated import Concentrated, checked
 from agent.liquidity.constant_product import ConstantProduct
 from agent.liquidity.depth import Depth
+from agent.liquidity.stable import FEE_UNITS, StableSwap
 from agent.liquidity.tick_math import sqrt_price_at_tick, tick_at_sqrt_price
 from agent.market.view import Source, View, pool_mid
 from agent.routing.cost import GasPrice, gas_up
@@ -39,6 +40,7 @@ class Shape(msgspec.Struct, frozen=True):
     books: int = 5
     v2: int = 5
     v3: int = 4
+    stable: int = 0
     levels: int = 50
     ticks: int = 40
     typical_eth: float = 300.0
@@ -76,14 +78,25 @@ class Ranges(msgspec.Struct, frozen=True):
     fee: float
 
 
+class Stable(msgspec.Struct, frozen=True):
+    """A stableswap pool: balances in quote coins, `rate` of them for a base coin, `ann` of the invariant, fee of what goes out."""
+
+    base: float
+    quote: float
+    rate: float
+    ann: float
+    fee: float
+
+
 class Numbers(msgspec.Struct, frozen=True):
-    """The market without any of our types. Sources count books first, then v2, then v3; `gas` is of the pools, in quote coins."""
+    """The market without any of our types. Sources count books, v2, v3, stable; `gas` is of the pools, in quote coins."""
 
     side: Side
     quantity: float
     books: list[Ladder]
     v2: list[Pair]
     v3: list[Ranges]
+    stable: list[Stable]
     gas: list[float]
     batch: float
 
@@ -106,6 +119,7 @@ def build_instance(shape: Shape, seed: int) -> Instance:
     sources = [_book(chance, shape, i) for i in range(shape.books)]
     sources += [_v2(chance, i) for i in range(shape.v2)]
     sources += [_v3(chance, shape, i) for i in range(shape.v3)]
+    sources += [_stable(chance, i) for i in range(shape.stable)]
     mids = sorted(source.mid for source in sources if source.instrument.is_book or not shape.books)
     mid = rounded(mids[len(mids) // 2])
     view = View("ETH/USDT", 0, mid, tuple(sources), (), {})
@@ -176,6 +190,19 @@ def _v3(chance: Random, shape: Shape, number: int) -> Source:
     return Source(found, state, pool_mid(found, state), 0)
 
 
+def _stable(chance: Random, number: int) -> Source:
+    """Somewhat out of balance, of every stiffness."""
+    rate = int(PRICE * (1 + chance.gauss(0, 2e-4)) * 1e6) * 10**12
+    base = chance.lognormvariate(math.log(3_000), 0.6)
+    quote = base * rate / 1e18 * chance.uniform(0.6, 1.6)
+    amp = chance.choice((100, 200, 500, 1_000)) * 100
+    state = StableSwap(int(base * 1e6) * 10**12, int(quote * 1e6), amp, 4 * 10**6, rate, 10**30)
+    found = Instrument(
+        "curve", f"p{number}", WETH, TETHER, 400, pool=_pool("stable", number), gas=int(chance.uniform(110_000, 270_000))
+    )
+    return Source(found, state, pool_mid(found, state), 0)
+
+
 def _pool(protocol: str, number: int) -> Pool:
     return Pool(protocol, f"0x{number + 16:040x}", WETH.address, TETHER.address)  # type: ignore[arg-type]
 
@@ -184,7 +211,7 @@ def _pool(protocol: str, number: int) -> Pool:
 
 
 def _numbers(shape: Shape, sources: list[Source], quantity: Amount, mid: Price, gas: GasPrice) -> Numbers:
-    books, v2, v3, costs = [], [], [], []
+    books, v2, v3, stable, costs = [], [], [], [], []
     for source in sources:
         found, state = source.instrument, source.state
         match state:
@@ -194,12 +221,15 @@ def _numbers(shape: Shape, sources: list[Source], quantity: Amount, mid: Price, 
                 v2.append(Pair(state.reserve_0 / 1e18, state.reserve_1 / 1e6, state.fee_pips / PIPS))
             case Concentrated():
                 v3.append(_ranges(state, shape.side))
+            case StableSwap():
+                base, quote, rate = state.balance_0 / 1e18, state.balance_1 / 1e6, state.rate_0 / 1e18
+                stable.append(Stable(base * rate, quote, rate, 2 * state.amp / state.amp_precision, state.fee / FEE_UNITS))
         if not found.is_book:
             costs.append(gas_up(found.gas, gas, USDT_GROUP).units / 1e18)
     rest = float(decimal_of(mid)) * (0.5 if shape.side == "sell" else 2.0)
     books.append(Ladder([rest], [1e12], 0.0))
     batch = gas_up(gas.batch_gas, gas, USDT_GROUP).units / 1e18 if costs and gas.batch_gas else 0.0
-    return Numbers(shape.side, quantity.units / 1e18, books, v2, v3, costs, batch)
+    return Numbers(shape.side, quantity.units / 1e18, books, v2, v3, stable, costs, batch)
 
 
 def _ladder(state: Depth, found: Instrument, side: Side) -> Ladder:

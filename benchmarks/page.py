@@ -10,6 +10,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from benchmarks import growth, optimality
@@ -22,7 +23,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, PLOT = DOCS / "benchmarks.md", DOCS / "growth.svg"
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- /measured -->)", re.DOTALL)
 PACKAGES = ("ccxt", "coincurve", "eth-account", "msgspec", "numba", "numpy", "safe-pysha3")
-BUSY = 1.5  # a load average above it spoils figures on a small machine
+BUSY = 1.5  # a load average above it spoils figures on a machine of two cores
 
 
 def blocks(text: str) -> list[str]:
@@ -55,10 +56,10 @@ def _block(name: str, instances: int, svg: Path) -> Iterator[str]:
             lines = list(_growth(growth.measure(), svg))
         case _:
             lines = list(_table(measured(name)))
-    busy = "" if before < BUSY else ", a busy machine: believe the ratios, not the times"
     yield from lines
-    yield ""
-    yield f"_{when:%Y-%m-%d %H:%M} UTC, load average {before:.1f} before it began{busy}._"
+    if lines[-1]:
+        yield ""
+    yield f"_{when:%Y-%m-%d %H:%M} UTC{'' if name == 'optimality' else _load(before)}._"
 
 
 def _setting() -> Iterator[str]:
@@ -74,18 +75,23 @@ def _setting() -> Iterator[str]:
 
 
 def _table(results: Sequence[Result]) -> Iterator[str]:
-    yield "| what | ours, µs | p99 | peer | its µs | p99 | ratio |"
-    yield "|---|--:|--:|---|--:|--:|--:|"
-    notes = []
-    for r in results:
-        missing = r.peer_us is None
-        if r.note and r.note not in notes:
-            notes.append(r.note)
-        theirs = ("not measured", "", "") if missing else (_us(r.peer_us), _us(r.peer_p99_us), f"{r.ratio:,.2f}x")
-        yield f"| {r.what} | {_us(r.ours_us)} | {_us(r.ours_p99_us)} | {r.peer} | {' | '.join(theirs)} |"
-    for note in notes:
+    """One table for everything of ours that was timed: the peers that it stands beside."""
+    notes: dict[str, None] = {}
+    for what, rows in groupby(results, key=lambda r: r.what):
+        ours, *others = rows
+        p99 = "" if ours.ours_p99_us is None else f" (p99 {_us(ours.ours_p99_us)})"
+        yield f"**{what}: {_us(ours.ours_us)} µs**{p99}"
         yield ""
+        yield "| beside | its µs | p99 | ratio |"
+        yield "|---|--:|--:|--:|"
+        for r in (ours, *others):
+            theirs = "not measured | | " if r.ratio is None else f"{_us(r.peer_us)} | {_us(r.peer_p99_us)} | {_times(r.ratio)}"
+            yield f"| {r.peer} | {theirs} |"
+            notes |= {r.note: None} if r.note else {}
+        yield ""
+    for note in notes:
         yield f"{note}."
+        yield ""
 
 
 def _optimality(report: optimality.Report) -> Iterator[str]:
@@ -124,6 +130,16 @@ def _growth(found: growth.Growth, svg: Path) -> Iterator[str]:
     yield "|---|" + "--:|" * len(found["sizes"])
     for name, row in found["us"].items():
         yield f"| {name} | " + " | ".join(_us(us) for us in row) + " |"
+
+
+def _load(before: float) -> str:
+    """What a busy machine does: a call of milliseconds is interrupted, one of microseconds mostly not."""
+    busy = "" if before < BUSY else ": a busy machine, which slows long calls more than short ones; measure again when it is quiet"
+    return f", load average {before:.1f} before it began{busy}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.1f}x" if ratio >= 10 else f"{ratio:.2f}x"
 
 
 def _us(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def test_the_page_lists_what_there_is() -> None:
     section = text.partition("## Method")[0]
     assert sorted(LISTED.findall(section)) == names()
     assert set(page.blocks(text)) - {"setting", "optimality", "growth"} <= set(names())
+
+
+def test_the_page_is_rewritten_between_its_marks(tmp_path: Path) -> None:
+    copy = tmp_path / "page.md"
+    copy.write_text("before\n<!-- measured: setting -->\nold\n<!-- /measured -->\nafter\n", encoding="utf-8")
+    page.rewrite(page=copy)
+    text = copy.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- measured: setting -->\n* ")
+    assert text.endswith("not measured)\n<!-- /measured -->\nafter\n")
+    assert "old" not in text
+    with pytest.raises(SystemExit, match=r"page\.md has no block for 'other'"):
+        page.rewrite(("other",), page=copy)
 
 
 def test_routing_without_peers() -> None:
@@ -88,9 +101,9 @@ def test_growth_and_its_plot() -> None:
 @pytest.mark.parametrize("side", ["sell", "buy"])
 def test_plain_numbers_are_the_view(side: str) -> None:
     """What a peer computes from the plain numbers is what the exact pools and books answer."""
-    instance = build_instance(Shape(side=side), 3)  # type: ignore[arg-type]
+    instance = build_instance(Shape(side=side, stable=2 * (side == "sell")), 3)  # type: ignore[arg-type]
     numbers, quotes = instance.numbers, steps.quoted(instance, 100)
-    assert build_instance(Shape(side=side), 3) == instance  # type: ignore[arg-type]
+    assert build_instance(Shape(side=side, stable=2 * (side == "sell")), 3) == instance  # type: ignore[arg-type]
     selling, x = side == "sell", numbers.quantity / 100
     found = []
     for book in numbers.books[:-1]:
@@ -110,9 +123,22 @@ def test_plain_numbers_are_the_view(side: str) -> None:
             stop = 1 / (1 / start + part * keep / deep) if selling else 1 / (1 / start - part / deep)
             quote, left = quote + deep * abs(stop - start) / (1 if selling else keep), left - part
         found.append(quote)
+    for stable in numbers.stable:
+        d, after = invariant(stable.base, stable.quote, stable.ann), stable.base + x * stable.rate
+        b, c = after + d / stable.ann - d, d**3 / (4 * after * stable.ann)
+        found.append((stable.quote - (math.sqrt(b * b + 4 * c) - b) / 2) * (1 - stable.fee))
     for row, quote, source in zip(quotes, found, instance.view.sources, strict=True):
         assert row[1] is not None, source.instrument.id
         assert abs(row[1]) / 1e18 == pytest.approx(quote, rel=1e-9 if isinstance(source.state, Depth) else 1e-8)
+
+
+def invariant(x: float, y: float, ann: float) -> float:
+    """D of Ann (x + y) + D = Ann D + D^3 / (4 x y)."""
+    low, high = 0.0, 2 * (x + y)
+    for _ in range(200):
+        d = (low + high) / 2
+        low, high = (d, high) if ann * (x + y) + d > ann * d + d**3 / (4 * x * y) else (low, d)
+    return low
 
 
 def test_step_routers_find_what_brute_force_finds() -> None:

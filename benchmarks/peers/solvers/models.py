@@ -11,6 +11,7 @@ import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 from cvxpy.reductions.solvers.conic_solvers.clarabel_conif import dims_to_solver_cones
+from enumerate import invariant
 
 TIGHT = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12}  # at its defaults the answer is up to 1 bps off
 
@@ -118,8 +119,8 @@ def _gas(numbers: dict[str, Any], pools: list[Any], limits: list[Any]) -> Any:
 
 def _secants(numbers: dict[str, Any], x: float, points: int, around: list[float] | None) -> list[tuple[Any, Any]]:
     found = []
-    for i, one in enumerate([*numbers["v2"], *numbers["v3"]]):
-        is_pair = "base" in one
+    for i, one in enumerate([*numbers["v2"], *numbers["v3"], *numbers["stable"]]):
+        is_stable, is_pair = "ann" in one, "base" in one
         keep = 1 - one["fee"]
         if is_pair:
             edges = np.zeros(1)
@@ -134,7 +135,9 @@ def _secants(numbers: dict[str, Any], x: float, points: int, around: list[float]
             grids.append(np.linspace(max(around[i] - step, 0), min(around[i] + step, end), points))
         at = np.unique(np.concatenate(grids))
         at = at[np.concatenate([[True], np.diff(at) > 1e-9 * x])]
-        if is_pair:
+        if is_stable:
+            pays = _stable_pays(one, at)
+        elif is_pair:
             pays = one["quote"] * keep * at / (one["base"] + keep * at)
         else:
             paid = np.concatenate([[0], np.cumsum(deep * (roots[:-1] - roots[1:]))])
@@ -142,3 +145,12 @@ def _secants(numbers: dict[str, Any], x: float, points: int, around: list[float]
             pays = paid[j] + deep[j] * (roots[j] - 1 / (1 / roots[j] + (at - edges[j]) * keep / deep[j]))
         found.append((np.diff(at), np.diff(pays)))
     return found
+
+
+def _stable_pays(one: dict[str, float], at: Any) -> Any:
+    x, y, ann = one["base"], one["quote"], one["ann"]
+    d = invariant(x, y, ann)
+    after = x + at * one["rate"]
+    b, c = after + d / ann - d, d**3 / (4 * after * ann)
+    root = np.sqrt(b * b + 4 * c)
+    return (y - np.where(b >= 0, 2 * c / (b + root), (root - b) / 2)) * (1 - one["fee"])
