@@ -89,7 +89,13 @@ FAULTS: dict[str, Fault] = {
     "reorg": Fault(
         "C6", "one to seven blocks are taken back; their transactions wait again, are mined again, or are lost", 0.05, 0.4
     ),
-    "revived": Fault("C6", "a transaction that had reverted, or had been taken back, succeeds in the blocks of a reorganisation", 0, 0, halts=True),
+    "revived": Fault(
+        "C6",
+        "a transaction that had reverted, or had been taken back, succeeds in the blocks of a reorganisation",
+        0,
+        0,
+        halts=True,
+    ),
     "no-blocks": Fault("C7", "the chain stands still for a while", 0.003, 0.015),
     "lagging": Fault("C8", "the node that answers is some blocks behind", 0.05, 0.5),
     "node-silent": Fault("C9", "a node takes a transaction and its answer is lost"),
