@@ -20,6 +20,7 @@ from agent.domain.order import Fill, OrderState
 from agent.ports import PrivateFact, VenueEvent
 
 DECIMALS = 8
+WHOLE_MAX = 20  # digits before the point that are read the short way
 SCALE = 100_000_000
 PRICES_KEPT = 1 << 15
 OFF_TICK = -1
@@ -206,8 +207,17 @@ def levels(pairs: Pairs, instrument: Instrument) -> tuple[Level, ...]:
     Sizes round down to lots. So less may be shown than there is, never more.
     """
     tick, lot = instrument.tick_units, instrument.lot_units
-    found = [(_ticks(price, tick), parse_units(size, DECIMALS, "level") // lot) for price, size in pairs]
+    found = [(_ticks(price, tick), _units(size) // lot) for price, size in pairs]
     return tuple([level for level in found if level[0] != OFF_TICK])
+
+
+def _units(text: str) -> int:
+    """As `parse_units`; sooner for the form in which the exchange writes every size: with all eight places."""
+    front, _, part = text.partition(".")
+    digits = front + part
+    if len(part) == DECIMALS and 0 < len(front) <= WHOLE_MAX and digits.isascii() and digits.isdigit():
+        return int(digits)
+    return parse_units(text, DECIMALS, "level")
 
 
 def _steps(text: str, step_units: int) -> int:
