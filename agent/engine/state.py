@@ -152,14 +152,11 @@ class State:
         """Children of a parent through which something may still leave the account, or whose fills are not all known."""
         return [order for order in self.working.values() if order.plan.intent_id == intent_id]
 
-    def promised(self, account: str, venue: str, asset: Asset) -> Amount:
-        """What unsettled orders may still take: the worse of both outcomes while one is in doubt."""
-        return Amount(self._promised(account, venue, asset), asset)
-
     def free(self, account: str, venue: str, asset: Asset) -> Amount:
-        return Amount(self.ledger.units(account, venue, asset) - self._promised(account, venue, asset), asset)
+        return Amount(self.ledger.units(account, venue, asset) - self.promised(account, venue, asset), asset)
 
-    def _promised(self, account: str, venue: str, asset: Asset) -> int:
+    def promised(self, account: str, venue: str, asset: Asset) -> int:
+        """Units that unsettled orders may still take: the worse of both outcomes while one is in doubt."""
         units = 0
         for order in self.working.values():
             plan = order.plan

@@ -177,7 +177,7 @@ async def test_an_error_after_the_node_took_it_is_unknown_and_has_one_effect(
         name = await pilot.sell()
         swap = await pilot.swap()
         await pilot.until(lambda: pilot.waiting(S.UNKNOWN), "it is not in doubt")
-        assert pilot.engine.state.promised("main", NAME, pilot.config.assets["WETH"]).units == 10**18, "and reserved"
+        assert pilot.engine.state.promised("main", NAME, pilot.config.assets["WETH"]) == 10**18, "and reserved"
         heal(proxy)
         await pilot.traded(name)
         assert pilot.held("WETH") == before - 10**18
