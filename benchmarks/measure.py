@@ -5,10 +5,14 @@ shorter than a clock's tick; `alternately` takes every call by itself, so that a
 calls is noise and is not told.
 """
 
+import contextlib
 import gc
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 P99_CALLS_MIN = 3_000
@@ -62,6 +66,22 @@ def versus(
     finally:
         gc.enable()
     return Result(what, statistics.median(times[0]), peer_name, statistics.median(times[1]))
+
+
+@contextlib.contextmanager
+def awake() -> Iterator[None]:
+    """Keeps every core busy with what gives way to all else, so that no time is spent on waking one up.
+
+    What waits for a disk or for another thread pays for that otherwise, and a virtual machine that idles wakes slowly.
+    """
+    spin = "import os\nos.nice(19)\nwhile True: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
 
 
 def calls_of(work: Callable[[], object], count: int) -> Turn:
