@@ -34,7 +34,7 @@ class GroupCommit:
         self._bell.acquire()
         self._rows: list[Row] = []
         self._bytes = 0
-        self._pushed = self._secured = 0
+        self._pushed = self._secured = self._tidied = 0
         self._failure = ""
         self._is_closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -82,10 +82,10 @@ class GroupCommit:
         return future
 
     def drain(self) -> None:
-        """Blocks until everything that was pushed before is written. Raises JournalError if that will never be."""
+        """Blocks until everything that was pushed before is written, and tidied up after. JournalError if that will never be."""
         with self._guard:
             seq = self._pushed
-            self._settled.wait_for(lambda: self._failure or seq <= self._secured)
+            self._settled.wait_for(lambda: self._failure or seq <= self._tidied)
             self._is_settled(seq)
 
     @property
@@ -130,6 +130,8 @@ class GroupCommit:
             if not self._failure:
                 self._attempt(partial(self._tidy, last), last.seq)
             with self._guard:
+                self._tidied = last.seq
+                self._settled.notify_all()
                 if self._is_closing and not self._rows:
                     return
 

@@ -112,6 +112,7 @@ async def record(folder: Path, durability: Durability, length: int, seed: int) -
         written = records[-1].seq
         if durability == "power":
             await journal.secured(written)
+            journal._drain()  # the head is kept, and the log moved, when everyone was told
         before = look(path)
         if before.database != synced.database:  # the commit was synced before any of it was moved into the database
             points.append(Point("append", synced, before._replace(database=synced.database, head=synced.head), safe, written))
