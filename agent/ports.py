@@ -180,6 +180,15 @@ class Signer(Protocol):
     async def sign(self, unsigned: Unsigned) -> Signed: ...
 
 
+@runtime_checkable
+class PromptSigner(Protocol):
+    """A key in this process. It answers at once, so what it signed is journaled together with the approval."""
+
+    def sign_now(self, unsigned: Unsigned) -> Signed:
+        """As `Signer.sign`, without waiting for anything."""
+        ...
+
+
 class Account(Protocol):
     """An on-chain identity that executes calls: an EOA signs a transaction, a smart wallet wraps the calls first."""
 

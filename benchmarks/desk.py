@@ -49,12 +49,13 @@ KEY = bytes.fromhex("11" * 32)
 COIN = Asset("ETH", f"eip155:{CHAIN}", 18, "ETH")
 TOKENS = {"WETH": "0x" + "0a" * 20, "USDT": "0x" + "0b" * 20}
 ROUTER, PERMIT2 = "0x" + "0c" * 20, "0x" + "0d" * 20
+IDLE_ROUNDS = 8  # of the loop, after which an engine without news waits
 SLICES = 500  # of one parent; then the next one begins
 Mode = Literal["exchange", "chain"]
 
 
 class Clock:
-    """Time stands still, but for one second with every tick, so that the next slice is due then and not before."""
+    """Time stands still, but for one second with every tick that arrives, so that the next slice is due then and not before."""
 
     def __init__(self) -> None:
         self.time_ns = START_NS
@@ -111,7 +112,9 @@ class Exchange:
         yield Listed(self._found.venue, (self._found,), now_ns)
         yield BookSnapshot(self._found.id, 1, self.depth.bids, self.depth.asks, now_ns)
         while True:
-            frame = wire.decode(await self.frames.get())
+            received = await self.frames.get()
+            self._clock.time_ns += SECOND + 1
+            frame = wire.decode(received)
             for fact in wire.facts_of(frame, msgspec.structs.replace(self._context, at_ns=self._clock.now_ns())):
                 yield fact
 
@@ -195,7 +198,10 @@ class Pools:
         for one in self._allowances():
             yield one
         while True:
-            yield await self.facts.get()
+            fact = await self.facts.get()
+            if not isinstance(fact, Allowance):
+                self._clock.time_ns += SECOND + 1
+            yield fact
 
     def reserves(self, name: str) -> VenueEvent:
         """A pool as it stands, told again."""
@@ -270,6 +276,8 @@ class Desk:
     async def open(self) -> None:
         self._running = asyncio.create_task(self.engine.run())
         await self.engine.ready()
+        view = self._market.view("ETH/USDT", self.clock.now_ns())
+        assert not view.untrusted, f"every source takes part: {view.untrusted}"
 
     async def close(self) -> None:
         await self.engine.stop()
@@ -284,7 +292,6 @@ class Desk:
 
     async def _tick(self) -> int:
         await self._settled()
-        self.clock.time_ns += SECOND + 1
         self.wire.empty()
         put = self._news()
         start = time.perf_counter_ns()
@@ -325,6 +332,8 @@ class Desk:
                 assert not reasons, reasons
                 await self._begun(f"p{self._parents}")
             await asyncio.sleep(0)  # an engine tells nobody that it has nothing to do
+        for _ in range(IDLE_ROUNDS):
+            await asyncio.sleep(0)
 
 
 def _asset(token: Asset) -> Asset:
@@ -335,7 +344,8 @@ def _moved(source: Source) -> Source:
     """The pool at the one venue of this desk, over its tokens."""
     found = source.instrument
     assert found.pool is not None, "pools alone"
-    pool = msgspec.structs.replace(found.pool, token0=TOKENS["WETH"], token1=TOKENS["USDT"], tick_spacing=found.pool.tick_spacing)
+    spacing = source.state.tick_spacing if isinstance(source.state, Concentrated) else 0
+    pool = msgspec.structs.replace(found.pool, token0=TOKENS["WETH"], token1=TOKENS["USDT"], tick_spacing=spacing)
     name = f"{found.venue}-{found.symbol}"
     changes: Mapping[str, object] = {"venue": POOLS, "symbol": name, "base": _asset(found.base), "quote": _asset(found.quote)}
     instrument: Instrument = msgspec.structs.replace(found, pool=pool, **changes)

@@ -39,7 +39,7 @@ from agent.engine.world import Rules
 from agent.journal.codec import Row
 from agent.journal.memory import MemoryJournal
 from agent.market.view import Market
-from agent.ports import Allowance, Clock, PrivateFact, Profile, Snapshot, Venue, VenueEvent
+from agent.ports import Allowance, Clock, PrivateFact, Profile, Signer, Snapshot, Venue, VenueEvent
 from agent.risk.limits import Limits
 
 T = TypeVar("T")
@@ -514,10 +514,16 @@ def sale(name: str = "p1", quantity: str = "20", *, slices: int = 1, interval_ns
 class Run:
     """One life of an engine over a journal in memory."""
 
-    def __init__(self, venues: Mapping[str, Scripted], rows: list[Row] | None = None, journal: Any = None) -> None:
+    def __init__(
+        self,
+        venues: Mapping[str, Scripted],
+        rows: list[Row] | None = None,
+        journal: Any = None,
+        new_signer: Callable[[], Signer] = PlainSigner,
+    ) -> None:
         self.journal = journal or MemoryJournal(rows)
         self.lines = {name: Line(venue) for name, venue in venues.items()}
-        signers = {name: PlainSigner() for name in venues}
+        signers = {name: new_signer() for name in venues}
         self.engine = Engine(self.journal, self.lines, signers, WarpClock(), RULES, Market(), MAIN)
         self.task = asyncio.create_task(self.engine.run())
 

@@ -1,20 +1,23 @@
 """Orders out: build, sign, journal, send, in this order and each once. Sends run beside the loop, bounded for each venue.
 
+A key of this process signs before anything is journaled, so the approval and what leaves are one append (`prepared`); another key
+is asked when the approval is journaled. Either way the order is in the journal, as sent, before its first byte leaves.
+
 Whatever is not certain afterwards is UNKNOWN. The venue's own word, which may arrive on its stream before the reply to the send,
 always counts for more than how the send went.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from agent import observe
 from agent.domain.errors import FrameError, IsthmusError, JournalError, OutcomeUnknown, VenueError
-from agent.domain.events import OrderReported, OrderSent
+from agent.domain.events import Event, OrderApproved, OrderReported, OrderSent
 from agent.domain.order import IN_DOUBT, NEVER_SENT, RESTING, OrderState
 from agent.domain.plan import Approved, CancelOrder, CancelTransaction, PlaceOrder, Plan, Signed, SignedTransaction
 from agent.engine.record import Recorder
-from agent.ports import Latch, Signer, Venue
+from agent.ports import Latch, PromptSigner, Signer, Venue
 
 SEND_TIMEOUT_S = 15.0
 DRAIN_S = 10.0
@@ -27,15 +30,46 @@ class Dispatch:
         self, recorder: Recorder, venues: Mapping[str, Venue], signers: Mapping[str, Signer], latch: Latch, drain_s: float = DRAIN_S
     ) -> None:
         self._recorder, self._venues, self._signers, self._latch, self._drain_s = recorder, venues, signers, latch, drain_s
+        self._prompt = {name: one for name, one in signers.items() if isinstance(one, PromptSigner)}
         self._gates = {name: asyncio.Semaphore(venue.profile.sends_in_flight_max) for name, venue in venues.items()}
         self._sends: set[asyncio.Task[None]] = set()
+        self._ready: dict[str, Signed] = {}  # signed, and journaled or about to be; taken out when the send begins
+
+    def prepared(self, events: Sequence[Event]) -> Sequence[Event]:
+        """What is to be journaled, with each order that can be signed at once as signed, or as refused by its key.
+
+        At most one for each venue, and none where others wait for their turn: an order that is journaled as sent is sent next.
+        """
+        found: list[Event] = []
+        venues: set[str] = set()
+        for event in events:
+            found.append(event)
+            if not isinstance(event, OrderApproved) or (venue := event.approved.plan.venue) in venues:
+                continue
+            signer = self._prompt.get(venue)
+            if signer is not None and not self._gates[venue].locked():
+                venues.add(venue)
+                found.append(self._signed_now(event.approved, signer))
+        return found
+
+    def _signed_now(self, approved: Approved, signer: PromptSigner) -> Event:
+        plan = approved.plan
+        try:
+            signed = self._ready[plan.order_id] = signer.sign_now(self._venues[plan.venue].build(approved))
+        except IsthmusError as error:
+            return OrderReported(plan.order_id, OrderState.REJECTED, f"{NEVER_SENT}: {error}")
+        return _sent(approved, signed)
 
     def start(self, approved: Approved) -> None:
         """Begin to send an order that was approved and journaled."""
+        name = approved.plan.order_id
+        signed = self._ready.pop(name, None)
+        if signed is None and self._recorder.state.orders[name].is_settled:
+            return  # its key refused
         if approved.attempt:  # at once: whoever decides next must know that one is being made
-            self._recorder.world.attempting.add(approved.plan.order_id)
-            self._recorder.world.attempted_ns[approved.plan.order_id] = self._recorder.clock.now_ns()
-        task = asyncio.create_task(self._send(approved))
+            self._recorder.world.attempting.add(name)
+            self._recorder.world.attempted_ns[name] = self._recorder.clock.now_ns()
+        task = asyncio.create_task(self._send(approved, signed))
         self._sends.add(task)
         task.add_done_callback(self._sends.discard)
         self._recorder.guard(task)
@@ -50,30 +84,33 @@ class Dispatch:
         if late:
             await asyncio.wait(late, timeout=DRAIN_S)
 
-    async def _send(self, approved: Approved) -> None:
+    async def _send(self, approved: Approved, signed: Signed | None) -> None:
         plan, world = approved.plan, self._recorder.world
         world.attempting.add(plan.order_id)
         try:
-            await (self._send_again(approved) if approved.attempt else self._send_first(approved))
+            if approved.attempt:
+                await self._send_again(approved)
+            else:
+                async with self._way(plan):
+                    await (self._send_first(approved) if signed is None else self._deliver(plan, signed))
         finally:
             world.attempting.discard(plan.order_id)
 
     async def _send_first(self, approved: Approved) -> None:
         plan = approved.plan
-        async with self._way(plan):
-            if self._is_dropped(plan):
-                return
-            try:
-                signed = await self._sign(approved)
-            except JournalError:
-                raise
-            except IsthmusError as error:
-                self._tell(plan.order_id, OrderState.REJECTED, f"{NEVER_SENT}: {error}")
-                return
-            if self._is_dropped(plan):  # signing may have taken its time
-                return
-            self._recorder.record([_sent(approved, signed)])
-            await self._deliver(plan, signed)
+        if self._is_dropped(plan):
+            return
+        try:
+            signed = await self._sign(approved)
+        except JournalError:
+            raise
+        except IsthmusError as error:
+            self._tell(plan.order_id, OrderState.REJECTED, f"{NEVER_SENT}: {error}")
+            return
+        if self._is_dropped(plan):  # signing may have taken its time
+            return
+        self._recorder.record([_sent(approved, signed)])
+        await self._deliver(plan, signed)
 
     async def _send_again(self, approved: Approved) -> None:
         """Another transaction for the nonce of an order that waits. Whatever becomes of it, the order stands as it stood."""
@@ -133,7 +170,7 @@ class Dispatch:
     async def _deliver(self, plan: Plan, signed: Signed) -> None:
         """One send. From here on the order may exist outside, whatever happens to this program."""
         await self._recorder.secured()
-        if self._is_dropped(plan):  # the disk may have taken its time
+        if self._recorder.state.orders[plan.order_id].is_settled or self._is_dropped(plan):  # the disk may have taken its time
             return
         state, reason = OrderState.UNKNOWN, "the send was interrupted"
         try:

@@ -37,7 +37,7 @@ from agent.engine.parent import LIVE
 from agent.engine.record import Recorder
 from agent.engine.state import State
 from agent.engine.supervise import Supervisor
-from agent.engine.tend import tend
+from agent.engine.tend import marks, tend
 from agent.engine.world import Rules, World
 from agent.market.view import Market
 from agent.ports import Anchoring, Clock, IntentView, Journal, Latch, Repair, Signer, Venue
@@ -89,6 +89,7 @@ class Engine:
         self._supervisor = Supervisor(self._recorder, self._venues, clock, self._inquiry, rules.knobs, is_strict=is_strict)
         self._is_strict, self._is_idle = is_strict, is_idle
         self._why_stopped = ""
+        self._rounds = 0
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ class Engine:
     async def _work(self) -> None:
         for_each = self._supervisor.run, self._supervisor.mind, self._supervisor.keep_armed
         watchers = [asyncio.create_task(watch(name)) for name in self._venues for watch in for_each]
-        watchers += [asyncio.create_task(self._supervisor.watch()), asyncio.create_task(self._hold_pen())]
+        watchers += [asyncio.create_task(one()) for one in (self._supervisor.watch, self._hold_pen, self._beat)]
         for watcher in watchers:
             self._recorder.guard(watcher)
         try:
@@ -190,12 +191,14 @@ class Engine:
         now_ns = self.world.beat_ns = self._clock.now_ns()
         if self.is_stopping or self._is_idle:
             return
-        self._recorder.record(tend(self.state, self.world, self._rules, now_ns))
+        self._recorder.record(self._dispatch.prepared(tend(self.state, self.world, self._rules, now_ns)))
         events = decide(self.state, self.world, self._rules, now_ns)
         for event in events:
             if isinstance(event, IntentEnded):
                 self._explain(event.intent_id)
-        self._recorder.record(events)
+        self._recorder.record(self._dispatch.prepared(events))
+        if not events:  # orders first: a mark may come a little later
+            self._recorder.record(marks(self.state, self.world, now_ns))
 
     def _explain(self, intent_id: str = "") -> None:
         """What was routed is put into words when nothing else happens, one route at a time, and before its parent ends."""
@@ -208,13 +211,22 @@ class Engine:
 
     async def _news(self) -> None:
         """Wait for facts, or for the next tick: time passing is a fact too."""
-        try:
-            async with asyncio.timeout(TICK_S):
-                await self._recorder.woken.wait()
-        except TimeoutError:
-            self._explain()
-        self._recorder.woken.clear()
-        await asyncio.sleep(0)  # a loop that always has news still gives everybody a turn
+        woken = self._recorder.woken
+        if woken.is_set():
+            await asyncio.sleep(0)  # a loop that always has news still gives everybody a turn
+        else:
+            await woken.wait()
+        woken.clear()
+        self._rounds += 1
+
+    async def _beat(self) -> None:
+        """Time passes, also where nothing happens. What is left for idle moments is done when there was no news for a while."""
+        while True:
+            rounds = self._rounds
+            await asyncio.sleep(TICK_S)
+            if rounds == self._rounds:
+                self._explain()
+            self._recorder.woken.set()
 
     def _act(self, approved: Approved) -> None:
         self._dispatch.start(approved)

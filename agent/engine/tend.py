@@ -39,16 +39,12 @@ def tend(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]:
                 events.extend(_compete(order, plan, state, world, rules, now_ns))
             case _:
                 pass
-    if state.scores.unmarked:
-        events.extend(_mark(state, world, now_ns))
     return events
 
 
-# -- after a trade -----------------------------------------------------------------------------------------------------
-
-
-def _mark(state: State, world: World, now_ns: int) -> Iterator[Event]:
+def marks(state: State, world: World, now_ns: int) -> list[Event]:
     """Where the market stands a while after each order's first trade: once for each while, and never without a trusted price."""
+    events: list[Event] = []
     for name, filled_ns in state.scores.unmarked.items():
         order = state.orders[name]
         age_ns, parent = now_ns - filled_ns, state.parents.get(order.plan.intent_id)
@@ -56,7 +52,8 @@ def _mark(state: State, world: World, now_ns: int) -> Iterator[Event]:
         if due and parent is not None and order.fills:
             mid = world.market.view(parent.intent.market, now_ns).mid
             if mid is not None:
-                yield from (Marked(name, after_ns, mid) for after_ns in due)
+                events.extend(Marked(name, after_ns, mid) for after_ns in due)
+    return events
 
 
 # -- resting orders ----------------------------------------------------------------------------------------------------

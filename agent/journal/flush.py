@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from agent.domain.errors import JournalError
 
-PAUSE_S = 0.002  # between two flushes: an append that meets one waits for the disk
+PAUSE_S = 0.01  # between two flushes: an append that meets one waits for the disk, and for what Python does around it
 
 
 class Flusher:

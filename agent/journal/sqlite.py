@@ -2,7 +2,7 @@
 
 * `process`: on return from `append` the records are with the operating system. They survive `kill -9` and a crash of this program.
   A thread of the journal brings them to the disk right after; a power loss takes at most what was appended since that last
-  finished, usually a few milliseconds, and always from the end: never a record in the middle.
+  finished, usually ten or twenty milliseconds, and always from the end: never a record in the middle.
 * `power`: `append` hands the records to a thread that commits what piled up in one go; `secured` returns when they are on the disk
   (fsync). They survive a power loss if the disk keeps its own promise.
 

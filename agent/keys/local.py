@@ -78,6 +78,10 @@ class LocalSigner:
         self._policies[policy.chain_id] = policy
 
     async def sign(self, unsigned: Unsigned) -> Signed:
+        """See `sign_now`."""
+        return self.sign_now(unsigned)
+
+    def sign_now(self, unsigned: Unsigned) -> Signed:
         """Sign calls or typed data within the policy. Raises SignerError, and then nothing was signed."""
         match unsigned:
             case Calls():

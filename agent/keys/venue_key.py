@@ -58,6 +58,10 @@ class VenueKey:
         self._used: OrderedDict[str, None] = OrderedDict()
 
     async def sign(self, unsigned: Unsigned) -> SignedRequest:
+        """See `sign_now`."""
+        return self.sign_now(unsigned)
+
+    def sign_now(self, unsigned: Unsigned) -> SignedRequest:
         """Authorise one order, or pass a cancel. Raises SignerError for everything else; then nothing was authorised."""
         if not isinstance(unsigned, VenueRequest):
             raise SignerError(f"key {self.key_id} speaks to {self.venue} only; calls and typed data need an on-chain key")

@@ -37,6 +37,7 @@ NO_SIDE = "NO_SIDE"
 SURELY = 0.5e-4  # of the distance in bps that makes an outlier: half of it is no matter of rounding
 
 _Q192 = 1 << 192
+_FOREVER_NS = 1 << 64
 _CHAIN = "eip155:"
 
 PoolLiquidity = ConstantProduct | Concentrated | StableSwap
@@ -44,13 +45,17 @@ Liquidity = Depth | PoolLiquidity
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One instrument that can be trusted now. `block` is 0 off chain."""
+    """One instrument that can be trusted now. `block` is 0 off chain; `rough` is the middle as a float, to sort by."""
 
     instrument: Instrument
     state: Liquidity
     mid: Price
     at_ns: int
     block: int = 0
+    rough: float = 0.0
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "rough", self.mid.num / self.mid.den)
 
 
 class View(msgspec.Struct, frozen=True):
@@ -89,10 +94,13 @@ class Market:
         self._trades: dict[str, TradePrint] = {}
         self._chains: dict[str, int | None] = {}  # of pools
         self._views: dict[str, View] = {}  # as of now, until the next fact
+        self._pooled: dict[str, tuple[int, int, dict[str, Source | Reason]]] = {}  # what pools hold, from and until when
 
     def apply(self, fact: MarketFact) -> None:
         """Take a fact in the order received. Never raises: a fact that makes no sense makes its source untrusted."""
         self._views.clear()
+        if not isinstance(fact, BookDiff | BookSnapshot | TradePrint):
+            self._pooled.clear()
         match fact:
             case BookDiff() | BookSnapshot():
                 book = self._books.get(fact.instrument)
@@ -145,8 +153,9 @@ class Market:
     def _view(self, market: str, now_ns: int) -> View:
         found: list[Source] = []
         untrusted: list[Reason] = []
+        pools = self._pool_sources(market, now_ns)
         for instrument in self._markets.get(market, ()):
-            answer = self._book_source(instrument, now_ns) if instrument.is_book else self._pool_source(instrument, now_ns)
+            answer = self._book_source(instrument, now_ns) if instrument.pool is None else pools[instrument.id]
             if isinstance(answer, Source):
                 found.append(answer)
             else:
@@ -193,6 +202,16 @@ class Market:
             known = self._sources[name] = _book_source(instrument, book, self._depth)
         return known
 
+    def _pool_sources(self, market: str, now_ns: int) -> Mapping[str, Source | Reason]:
+        """What the pools of a market hold, by instrument id. Books change more often: until then nothing is looked at twice."""
+        since_ns, until_ns, known = self._pooled.get(market, (0, -1, {}))
+        if not since_ns <= now_ns <= until_ns:
+            known = {one.id: self._pool_source(one, now_ns) for one in self._markets.get(market, ()) if one.pool}
+            ends_ns = [head.at_ns + self._limits.head_age_ns_max for head in self._heads.values()]
+            until_ns = min((end_ns for end_ns in ends_ns if end_ns >= now_ns), default=_FOREVER_NS)
+            self._pooled[market] = now_ns, until_ns, known
+        return known
+
     def _pool_source(self, instrument: Instrument, now_ns: int) -> Source | Reason:
         name = instrument.id
         fact = self._pools.get(name)
@@ -235,9 +254,8 @@ def pool_mid(instrument: Instrument, state: PoolLiquidity) -> Price:
 
 def middle(sources: Sequence[Source]) -> Price | None:
     """The median of the sources' middles, of books alone where there are any, to 18 decimals."""
-    books = [source.mid for source in sources if source.instrument.is_book]
-    mids = books or [source.mid for source in sources]
-    return rounded(_median(sorted(mids, key=_rank))) if mids else None
+    counted = [source for source in sources if source.instrument.is_book] or sources
+    return rounded(_median([source.mid for source in sorted(counted, key=_rank)])) if counted else None
 
 
 def _pool_fact(found: Instrument, fact: PoolReserves | PoolRanges) -> _PoolFact:
@@ -279,11 +297,11 @@ def _outliers(found: Sequence[Source], limits: QualityLimits) -> Iterator[Reason
     Of two middle values the nearer counts: halfway between a right price and a wrong one lies no price at all. Who is well within
     the limit of all others needs no closer look.
     """
-    rough = [source.mid.num / source.mid.den for source in found]
+    rough = [source.rough for source in found]
     if not rough or max(rough) - min(rough) < min(rough) * limits.outlier_bps_max * SURELY:
         yield from [None] * len(found)
         return
-    order = sorted((source.mid for source in found), key=_rank)
+    order = [source.mid for source in sorted(found, key=_rank)]
     for source in found:
         others = list(order)
         del others[bisect_left(others, source.mid)]
@@ -295,9 +313,9 @@ def _outliers(found: Sequence[Source], limits: QualityLimits) -> Iterator[Reason
             yield None
 
 
-def _rank(price: Price) -> tuple[float, Price]:
-    """Sorts as the price itself, and sooner: only what a float cannot tell apart is compared exactly."""
-    return price.num / price.den, price
+def _rank(source: Source) -> tuple[float, Price]:
+    """Sorts as the middle itself, and sooner: only what a float cannot tell apart is compared exactly."""
+    return source.rough, source.mid
 
 
 def _median(rising: Sequence[Price]) -> Price:

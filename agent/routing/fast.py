@@ -15,6 +15,8 @@ from agent.routing.kernel import NODES_MAX, TIE, Found
 
 ROOM = 1.25  # how much wider a row becomes than what made it too narrow
 
+_NO_CURVE = Curve(True, [], [], [], [])
+
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
@@ -24,54 +26,62 @@ class Arrays:
 
     def __init__(self) -> None:
         self._curves: list[Curve] = []
+        self._billed: Sequence[float]
+        self._chained: Sequence[tuple[Sequence[int], float]]
         self._lay_out(0, 0)
+
+    def _lay_out(self, count: int, width: int) -> None:
+        self._width = width
+        self._u, self._base, self._quote, self._slope = (np.zeros((count, width)) for _ in range(4))
+        self._length, self._chain, self._shut = (np.zeros(count, np.int64) for _ in range(3))
+        self._is_book, self._is_shut = np.zeros(count, np.bool_), False
+        self._gas, self._opens, self._fixed = np.zeros(count), np.zeros(count), np.zeros(1)
+        self._found, self._state = np.zeros(count), np.zeros(count, np.int64)
+        self._work = np.zeros((5, count), np.int64)
+        self._stack = np.zeros((count + 2, count), np.int64)
+        self._billed, self._chained = (), ()
 
     def search(self, problem: Problem, costs: Costs, shut: Collection[int] = ()) -> Found | None:
         """See `kernel.search`."""
         self._take(problem.curves)
-        count, chains = len(problem.curves), len(costs.chains)
-        self._gas[:] = problem.gas
+        if problem.gas is not self._billed or costs.chains is not self._chained:  # a memo gives the same lists again
+            self._bill(problem.gas, costs.chains)
         self._opens[:] = problem.opens
-        self._shut[:] = 0
+        if shut or self._is_shut:
+            self._is_shut = bool(shut)
+            self._shut[:] = 0
+            self._shut[list(shut)] = 1
+        worth, u, nodes = _search(
+            problem.quantity, 1.0 if problem.side == "sell" else -1.0, len(costs.chains), self._fixed, self._chain, self._shut,
+            self._is_book, self._length, self._u, self._base, self._quote, self._slope, self._gas, self._opens, self._work,
+            self._stack, self._found, self._state,
+        )  # fmt: skip
+        return Found(worth, u, self._found.tolist(), self._state.tolist(), nodes) if nodes else None
+
+    def _bill(self, gas: Sequence[float], chains: Sequence[tuple[Sequence[int], float]]) -> None:
+        """The lists are kept: as long as they are given again, nothing is written."""
+        self._billed, self._chained = gas, chains
+        self._gas[:] = gas
         self._chain[:] = -1
-        for i in shut:
-            self._shut[i] = 1
-        fixed = np.zeros(max(chains, 1))
-        for number, (pools, batch) in enumerate(costs.chains):
-            fixed[number] = batch
+        self._fixed = np.zeros(max(len(chains), 1))
+        for number, (pools, batch) in enumerate(chains):
+            self._fixed[number] = batch
             for i in pools:
                 self._chain[i] = number
-        found = np.zeros(count)
-        state = np.zeros(count, np.int64)
-        worth, u, nodes = _search(
-            problem.quantity, 1.0 if problem.side == "sell" else -1.0, chains, fixed, self._chain, self._shut, self._is_book,
-            self._length, self._u, self._base, self._quote, self._slope, self._gas, self._opens, self._work, self._stack,
-            found, state,
-        )  # fmt: skip
-        return Found(worth, u, found.tolist(), state.tolist(), nodes) if nodes else None
 
     def _take(self, curves: Sequence[Curve]) -> None:
-        width = max((len(curve.u) for curve in curves), default=0)
-        if len(curves) != len(self._curves) or width > self._u.shape[1]:
-            self._lay_out(len(curves), int(width * ROOM))
-            self._curves = []
-        known = self._curves
+        known, count = self._curves, len(curves)
+        if known == [] or len(known) != count or any(len(curve.u) > self._width for curve in curves):
+            self._lay_out(count, int(max([len(curve.u) for curve in curves], default=0) * ROOM))
+            known = [_NO_CURVE] * count
         for i, curve in enumerate(curves):
-            if not known or known[i] is not curve:
+            if known[i] is not curve:
                 k = len(curve.u)
                 self._length[i], self._is_book[i] = k, curve.is_book
                 self._u[i, :k], self._base[i, :k], self._quote[i, :k] = curve.u, curve.base, curve.quote
                 if not curve.is_book:
                     self._slope[i, :k] = curve.slope
         self._curves = list(curves)
-
-    def _lay_out(self, count: int, width: int) -> None:
-        self._u, self._base, self._quote, self._slope = (np.zeros((count, width)) for _ in range(4))
-        self._length, self._chain, self._shut = (np.zeros(count, np.int64) for _ in range(3))
-        self._is_book = np.zeros(count, np.bool_)
-        self._gas, self._opens = np.zeros(count), np.zeros(count)
-        self._work = np.zeros((5, count), np.int64)
-        self._stack = np.zeros((count + 2, count), np.int64)
 
 
 def warm() -> None:

@@ -26,12 +26,13 @@ class _Known(msgspec.Struct, frozen=True):
 
     state: Liquidity | None
     enough: int
+    purse: int
     charge: Charge | None
     shape: "Shape | Reason"
     answer: "Shape | Reason"
 
 
-_NOT_KNOWN = _Known(None, 0, None, Reason("", ""), Reason("", ""))
+_NOT_KNOWN = _Known(None, 0, 0, None, Reason("", ""), Reason("", ""))
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -94,8 +95,9 @@ class Bill(msgspec.Struct, frozen=True):
 class Memo:
     """Owns it for one market and one side. `search`: the everyday search, plain or compiled.
 
-    An answer is kept for each source, and worked out again when the source has another state. Everything begins anew when the order
-    asks something else, of other instruments, or with other balances; thresholds do when gas costs something else.
+    An answer is kept for each source, and worked out again when the source has another state or another balance to draw on.
+    Everything begins anew when the order asks something else, of other instruments, or at another limit; thresholds do when gas
+    costs something else.
     """
 
     def __init__(self, search: Search = kernel.search) -> None:
@@ -125,22 +127,26 @@ class Memo:
         self,
         order: Order,
         sources: Sequence[Source],
-        context: tuple[object, ...],
+        worst: Price,
+        purses: Sequence[int],
         answer: Callable[[int, Shape | Reason], Shape | Reason],
     ) -> list[Shape | Reason]:
-        """`answer(place, shape)` for every source. `context`: all that it depends on beside the order's charges and quantity."""
+        """`answer(place, shape)` for every source. `worst`: the limit, or what a rest is worth; `purses`: see `problem.purse`.
+
+        Nothing else matters to an answer but the order's charges and quantity.
+        """
+        context = order.limit is None, worst
         if context != self._context or len(self._known) != len(sources):
             self._context, self._known = context, [_NOT_KNOWN] * len(sources)
-        worst = order.rest if order.limit is None else order.limit
-        enough = order.quantity.units
+        enough, charges = order.quantity.units, order.charges
         found: list[Shape | Reason] = []
-        for place, (source, terms, known) in enumerate(zip(sources, self._frame.terms, self._known, strict=True)):
+        for place, (source, terms, purse, known) in enumerate(zip(sources, self._frame.terms, purses, self._known, strict=True)):
             is_same = source.state is known.state and (known.enough == enough or not terms.is_book)
-            charge = order.charges.get(terms.id)
-            if not is_same or charge != known.charge:
+            charge = charges.get(terms.id)
+            if not is_same or purse != known.purse or charge != known.charge:
                 shape = known.shape if is_same else shape_of(order, source, terms, worst)
                 told = charged_shape(shape, charge, order.side)
-                known = self._known[place] = _Known(source.state, enough, charge, shape, answer(place, told))
+                known = self._known[place] = _Known(source.state, enough, purse, charge, shape, answer(place, told))
             found.append(known.answer)
         return found
 

@@ -56,8 +56,8 @@ def pose(
             found = _reach(order, source, terms, found, capacity if frame.alone[place] else None)
         return found
 
-    balances = None if capacity is None else dict(capacity)  # a copy: what is remembered must not change with its giver
-    answers = memo.answers(order, sources, (order.limit, None if order.limit else rest, balances, set(gas)), answer)
+    purses = [purse(one, alone, capacity, gas) for one, alone in zip(frame.terms, frame.alone, strict=True)]
+    answers = memo.answers(order, sources, order.limit or rest, purses, answer)
     shapes = [one for one in answers if isinstance(one, Shape)]
     rejected = [one for one in answers if isinstance(one, Reason)] if len(shapes) < len(answers) else []
     used, crew = tuple(sources), frame.crew
@@ -88,6 +88,19 @@ def pose(
         tuple(rejected),
         memo.search,
     )
+
+
+def purse(terms: Terms, alone: bool, capacity: Mapping[str, Amount] | None, gas: Mapping[int, GasPrice]) -> int:
+    """What an answer depends on of the balances and of gas, as one number: the units that a book draws on alone, else 1 for some;
+    0 for none, -1 for endless, -2 where the price of gas is not known.
+    """
+    if not terms.is_book and terms.chain not in gas:
+        return -2
+    if capacity is None:
+        return -1
+    held = capacity.get(terms.given_id)
+    units = held.units if held is not None else 0
+    return int(units) if alone and terms.is_book and units > 0 else int(units > 0)
 
 
 def _refusal(terms: Terms, capacity: Mapping[str, Amount] | None, gas: Mapping[int, GasPrice]) -> Reason | None:

@@ -34,7 +34,7 @@ Fault = Literal["rejects", "reverts", "is slow"]
 FAULTS: tuple[Fault, ...] = ("rejects", "reverts", "is slow")
 
 
-class Scoring(msgspec.Struct, frozen=True, kw_only=True):
+class Scoring(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """The user's settings of scorecards. Pips are millionths of the quote value: 100 of them are one basis point."""
 
     is_charged: bool = True  # false: measured and shown, and never charged or avoided
@@ -58,7 +58,7 @@ class Mean(msgspec.Struct, frozen=True):
     at_ns: int = 0
 
 
-class Card(msgspec.Struct, frozen=True):
+class Card(msgspec.Struct, frozen=True, cache_hash=True):
     """What was seen of one venue. Costs are positive when they are against us."""
 
     orders: int = 0

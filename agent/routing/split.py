@@ -256,7 +256,8 @@ def _is_beaten(task: Task, i: int, worth: float) -> bool:
     base = min(problem.quantity, curve.base[-1])
     rest = quote_for(problem.curves[-1], problem.quantity - base) if base < problem.quantity else 0.0
     quote = quote_for(curve, base) + rest
-    alone = (quote if problem.side == "sell" else -quote) - problem.gas[i]
+    batch = sum([fee for pools, fee in task.costs.chains if i in pools])
+    alone = (quote if problem.side == "sell" else -quote) - problem.gas[i] - batch
     return bool(alone < worth - abs(worth) * CLOSE_ENOUGH)
 
 

@@ -37,7 +37,7 @@ from agent.simulation.drill.exchange import Exchange
 from agent.simulation.drill.exchange_line import ExchangeLine
 from agent.simulation.drill.faults import Weather
 from agent.simulation.drill.market import AMM, CEX, EXCHANGES, MAIN, base_of, quote_of, wish
-from agent.simulation.drill.play import PlayLatch, PlaySigner
+from agent.simulation.drill.play import PlayLatch, PlaySigner, PromptPlaySigner
 
 STEP_S, LIFE_S_MAX = 0.25, 240
 SEED, AWAY_TICKS = 7, 100
@@ -206,7 +206,8 @@ async def _live(home: Path, durability: Durability, points: Points, outside: Out
     finding = looked_back(home, list(inner.read()), outside)
     journal, clock = Watched(inner, home, points), WarpClock()
     venues = outside.lines(clock, points)
-    signers = {name: PlaySigner() for name in venues}
+    is_chain_prompt = durability == "power"  # so that both ways of signing die at every point
+    signers = {name: PromptPlaySigner() if (name == AMM) == is_chain_prompt else PlaySigner() for name in venues}
     engine = Engine(journal, venues, signers, clock, rules(), Market(), MAIN, run_id="sweep", latch=PlayLatch())
     running = asyncio.create_task(engine.run())
     try:

@@ -133,6 +133,7 @@ class Weather:
         for name in dict.fromkeys(one for pair in drawn for one in (pair, FAULTS[pair].needs) if one):
             fault = FAULTS[name]
             self.strength[name] = self.dice.seconds(fault.low, fault.high)
+        self.is_keyed_elsewhere = seed % 3 == 0 or self.has("slow-signer")  # the keys are in no process of ours
 
     @classmethod
     def calm(cls) -> "Weather":

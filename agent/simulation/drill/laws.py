@@ -133,7 +133,7 @@ class Laws:
                 case IntentAccepted(intent=intent) if intent.intent_id in self.state.parents:
                     self.broken("nonsense", f"{intent.intent_id} is known already, and was accepted again")
                 case OrderSent():
-                    self._sending(event, offset)
+                    self._sending(event, offset, _plan_of(event.order_id, events[: offset - 1], self.state))
                 case Halted() | Resumed():
                     self._note(event, offset)
                 case OrderFilled(fill=fill) if self._exceeds(fill):
@@ -200,16 +200,16 @@ class Laws:
         if price < limit if is_sale else price > limit:
             self.broken("limit", f"{plan.order_id} may trade at {price}, its parent's limit is {limit}")
 
-    def _sending(self, event: OrderSent, offset: int) -> None:
-        name, order = event.tx_hash or event.order_id, self.state.orders.get(event.order_id)
-        if name in self._sent or order is None:
+    def _sending(self, event: OrderSent, offset: int, plan: Plan | None) -> None:
+        name = event.tx_hash or event.order_id
+        if name in self._sent or plan is None:
             self.broken("sent-once", f"{event.order_id} is recorded as sent again")
         assert self.journal is not None, "a day begins before it records"
         self._sent[name] = self.journal.head[0] + offset
-        if order is None or event.attempt or isinstance(order.plan, CancelOrder):
+        if plan is None or event.attempt or isinstance(plan, CancelOrder):
             return
-        instrument = order.plan.instrument if isinstance(order.plan, PlaceOrder) else ""
-        venue, (halted, loose) = order.plan.venue, self.halts()
+        instrument = plan.instrument if isinstance(plan, PlaceOrder) else ""
+        venue, (halted, loose) = plan.venue, self.halts()
         scopes = sorted(halted.keys() & {*EVERYWHERE, venue, instrument})
         if why := halted[scopes[0]] if scopes else self.latch.engaged():
             self.broken("halted", f"{event.order_id} is sent while halted: {why}")
@@ -323,3 +323,10 @@ def _taken(exchange: Exchange, placed: Placed) -> int:
     if placed.side == "sell":
         return paid + placed.open_lots * LOT
     return paid + quote_amount(exchange.ledger.venue, placed.ticks, placed.open_lots).units
+
+
+def _plan_of(order_id: str, before: Sequence[Event], state: State) -> Plan | None:
+    """What an order is to do, by the state or by the approval just before in the same append."""
+    approved = (event.approved.plan for event in before if isinstance(event, OrderApproved))
+    order = state.orders.get(order_id)
+    return order.plan if order else next((plan for plan in approved if plan.order_id == order_id), None)

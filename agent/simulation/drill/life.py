@@ -19,7 +19,7 @@ from agent.simulation.drill.exchange_line import ExchangeLine
 from agent.simulation.drill.faults import Weather
 from agent.simulation.drill.laws import Laws
 from agent.simulation.drill.market import AMM, MAIN
-from agent.simulation.drill.play import PlayJournal, PlayLatch, PlaySigner
+from agent.simulation.drill.play import PlayJournal, PlayLatch, play_signer
 
 DELICATE = (OrderSent, OrderApproved, AttemptApproved, OrderFilled, OrderReorged, OrderReported)
 
@@ -82,7 +82,7 @@ class Life:
             line.carried_out = self._dies_here(death)
         self.journal = PlayJournal(rows, weather, laws.before, death.at)
         venues: dict[str, Venue] = {**self.lines}
-        signers = {name: PlaySigner(weather) for name in venues}
+        signers = {name: play_signer(weather) for name in venues}
         self.engine = Engine(self.journal, venues, signers, self.clock, rules, Market(), MAIN, run_id="drill", latch=latch)
         laws.begin(self.engine.state, self.journal, self.clock, self.lines)
         self.task = asyncio.create_task(self.engine.run())

@@ -29,18 +29,47 @@ class PlaySigner:
         self._weather = weather or Weather.calm()
 
     async def sign(self, unsigned: Unsigned) -> Signed:
-        if self._weather.strikes("no-signature"):
-            raise SignerError("the signer refuses; nothing was signed")
+        _refuse_some(self._weather)
         if self._weather.strikes("slow-signer"):
             await asyncio.sleep(self._weather.dice.seconds(0.5, 6.0))
-        if isinstance(unsigned, VenueRequest):
-            return SignedRequest(unsigned.order_id, unsigned, self.key_id)
-        if not isinstance(unsigned, Calls):
-            raise SignerError("there is nothing to sign in that form here")
-        plan: Plan = msgspec.json.decode(unsigned.calls[0].data, type=Plan, dec_hook=decode_hook)
-        body = Body(unsigned.order_id, unsigned.nonce, unsigned.gas_limit, unsigned.gas_fee_max, unsigned.gas_tip, plan)
-        raw = msgspec.json.encode(body, enc_hook=encode_hook)
-        return SignedTransaction(unsigned.order_id, CHAIN_ID, WALLET, unsigned.nonce, hash_of(raw), raw)
+        return _signed(unsigned)
+
+
+class PromptPlaySigner:
+    """The same as a key of this process, which answers at once (port PromptSigner)."""
+
+    key_id = "play"
+
+    def __init__(self, weather: Weather | None = None) -> None:
+        self._weather = weather or Weather.calm()
+
+    async def sign(self, unsigned: Unsigned) -> Signed:
+        return self.sign_now(unsigned)
+
+    def sign_now(self, unsigned: Unsigned) -> Signed:
+        _refuse_some(self._weather)
+        return _signed(unsigned)
+
+
+def play_signer(weather: Weather) -> PlaySigner | PromptPlaySigner:
+    """On most days the keys are in this process; on some, and on those with slow keys, somewhere else."""
+    return PlaySigner(weather) if weather.is_keyed_elsewhere else PromptPlaySigner(weather)
+
+
+def _refuse_some(weather: Weather) -> None:
+    if weather.strikes("no-signature"):
+        raise SignerError("the signer refuses; nothing was signed")
+
+
+def _signed(unsigned: Unsigned) -> Signed:
+    if isinstance(unsigned, VenueRequest):
+        return SignedRequest(unsigned.order_id, unsigned, PlaySigner.key_id)
+    if not isinstance(unsigned, Calls):
+        raise SignerError("there is nothing to sign in that form here")
+    plan: Plan = msgspec.json.decode(unsigned.calls[0].data, type=Plan, dec_hook=decode_hook)
+    body = Body(unsigned.order_id, unsigned.nonce, unsigned.gas_limit, unsigned.gas_fee_max, unsigned.gas_tip, plan)
+    raw = msgspec.json.encode(body, enc_hook=encode_hook)
+    return SignedTransaction(unsigned.order_id, CHAIN_ID, WALLET, unsigned.nonce, hash_of(raw), raw)
 
 
 class PlayLatch:

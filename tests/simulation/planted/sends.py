@@ -215,7 +215,7 @@ def the_deadline_is_not_looked_at_again(patch: pytest.MonkeyPatch) -> None:
     instead(patch, Dispatch, "_unwanted", unwanted)
 
 
-@bug("unwanted", (8, 36, 0, 18), "slow-signer", "slow-disk")
+@bug("unwanted", (21, 43, 44, 50), "slow-signer", "slow-disk")
 def a_cancelled_parent_sends_what_was_approved(patch: pytest.MonkeyPatch) -> None:
     """The client cancels, and what was approved a moment before leaves all the same."""
 

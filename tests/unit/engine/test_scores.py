@@ -55,7 +55,7 @@ from agent.domain.plan import Approved, ApproveToken, PlaceOrder, Plan, SwapBatc
 from agent.domain.price import Price
 from agent.engine.scores import LATE_NS, UNMARKED_MAX
 from agent.engine.state import State
-from agent.engine.tend import tend
+from agent.engine.tend import marks
 from agent.engine.world import World
 from agent.journal.codec import Row
 from agent.journal.memory import MemoryJournal
@@ -263,7 +263,7 @@ def looked(book: Book, at_ns: int, *, has_price: bool = True) -> list[Marked]:
         market.apply(Listed("cex", (BOOK,), at_ns))
         market.apply(BookSnapshot(BOOK.id, 1, ((268_300, 10),), ((268_301, 10),), at_ns))
     world = World(market, {}, frozenset(), {}, {}, set())
-    return [event for event in tend(book.state, world, RULES, at_ns) if isinstance(event, Marked)]
+    return [event for event in marks(book.state, world, at_ns) if isinstance(event, Marked)]
 
 
 def test_the_market_is_looked_at_once_for_each_while_and_never_without_a_price() -> None:
