@@ -33,10 +33,11 @@ def _help_without_command(ctx: typer.Context) -> None:
         raise typer.Exit(UsageError.exit_code)
 
 
-def run_async(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run to the end. Of several failures of one run, the first that a user can act on is raised."""
+def run_async(work: Callable[[], Coroutine[Any, Any, T]], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
+    """Run to the end, in asyncio's own loop or one from `loop`. Of several failures, the first that a user can act on is raised."""
     try:
-        return asyncio.run(work())
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(work())
     except BaseExceptionGroup as failures:
         raise _first(failures) from None
 

@@ -89,7 +89,7 @@ class Engine:
         self._supervisor = Supervisor(self._recorder, self._venues, clock, self._inquiry, rules.knobs, is_strict=is_strict)
         self._is_strict, self._is_idle = is_strict, is_idle
         self._why_stopped = ""
-        self._rounds = 0
+        self._decisions = 0
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -197,6 +197,7 @@ class Engine:
             if isinstance(event, IntentEnded):
                 self._explain(event.intent_id)
         self._recorder.record(self._dispatch.prepared(events))
+        self._decisions += len(events)
         if not events:  # orders first: a mark may come a little later
             self._recorder.record(marks(self.state, self.world, now_ns))
 
@@ -217,14 +218,13 @@ class Engine:
         else:
             await woken.wait()
         woken.clear()
-        self._rounds += 1
 
     async def _beat(self) -> None:
-        """Time passes, also where nothing happens. What is left for idle moments is done when there was no news for a while."""
+        """Time passes, also where nothing happens. What is left for idle moments is done when nothing was decided for a while."""
         while True:
-            rounds = self._rounds
+            decisions = self._decisions
             await asyncio.sleep(TICK_S)
-            if rounds == self._rounds:
+            if decisions == self._decisions:
                 self._explain()
             self._recorder.woken.set()
 
