@@ -1,7 +1,7 @@
 """Every seam of the program on one page. Adapters satisfy these; the engine sees nothing else of the world."""
 
 from collections.abc import AsyncIterator, Iterable, MutableMapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -171,11 +171,25 @@ class Latch(Protocol):
         ...
 
 
+class Custody(msgspec.Struct, frozen=True):
+    """Where a key is, as data. `tier`: hot signs by itself, warm by itself within limits elsewhere, cold only by people."""
+
+    kind: str  # local, or the name of the module in `agent.keys.custody` that reaches it
+    tier: Literal["hot", "warm", "cold"]
+    latency: Literal["microseconds", "milliseconds", "seconds", "people"]
+
+
 class Signer(Protocol):
-    """A key. It decodes what it signs and refuses (SignerError) what it does not understand."""
+    """A key. It decodes what it signs and refuses (SignerError) what it does not understand.
+
+    SignerError is final. SignerUnavailableError: nothing was signed, ask again later. SignatureUnknownError: ask about it first.
+    """
 
     @property
     def key_id(self) -> str: ...
+
+    @property
+    def custody(self) -> Custody: ...
 
     async def sign(self, unsigned: Unsigned) -> Signed: ...
 

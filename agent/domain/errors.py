@@ -84,6 +84,18 @@ class SignerError(IsthmusError):
     exit_code = 3
 
 
+class SignerUnavailableError(SignerError):
+    """The key cannot be asked now: it is away, busy or locked. Nothing was signed; it may be asked again."""
+
+    exit_code = 4
+
+
+class SignatureUnknownError(SignerError):
+    """The key was asked, and nobody knows whether it signed. Ask it about this very request before anything else."""
+
+    exit_code = 4
+
+
 class LedgerError(IsthmusError):
     """What the ledger was asked to book does not add up, or belongs to another order. Nothing was booked."""
 

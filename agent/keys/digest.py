@@ -61,8 +61,13 @@ def checksum(address: bytes) -> str:
 
 
 def typed_digest(typed: TypedData) -> bytes:
-    """keccak(0x19 0x01 || domain separator || hashStruct(message)). Raises SignerError for whatever does not fit its type."""
-    return keccak(b"\x19\x01" + domain_separator(typed.domain) + struct_hash(typed))
+    """keccak of `typed_preimage`."""
+    return keccak(typed_preimage(typed))
+
+
+def typed_preimage(typed: TypedData) -> bytes:
+    """0x19 0x01 || domain separator || hashStruct(message). Raises SignerError for whatever does not fit its type."""
+    return b"\x19\x01" + domain_separator(typed.domain) + struct_hash(typed)
 
 
 def domain_separator(domain: dict[str, str | int]) -> bytes:
@@ -291,8 +296,13 @@ def transaction_fields(tx: Transaction) -> bytes:
 
 
 def transaction_digest(fields: bytes) -> bytes:
-    """What the sender signs: keccak(0x02 || rlp(fields))."""
-    return keccak(b"\x02" + _rlp_sized(0xC0, fields))
+    """What the sender signs: keccak of `transaction_preimage`."""
+    return keccak(transaction_preimage(fields))
+
+
+def transaction_preimage(fields: bytes) -> bytes:
+    """0x02 || rlp(fields)."""
+    return b"\x02" + _rlp_sized(0xC0, fields)
 
 
 def transaction_raw(fields: bytes, signature: bytes) -> bytes:

@@ -6,7 +6,6 @@ from that. To do so for every signature would double what it costs, and an alter
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import coincurve
@@ -16,23 +15,14 @@ from coincurve.context import GLOBAL_CONTEXT
 from eth_keys.backends import get_backend_class
 
 from agent.domain.errors import SignerError
-from agent.domain.plan import Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
-from agent.keys.digest import (
-    Transaction,
-    address_bytes,
-    checksum,
-    keccak,
-    transaction_digest,
-    transaction_fields,
-    transaction_raw,
-    typed_digest,
-)
+from agent.domain.plan import Signed, Unsigned
+from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.memory import KeyPage
-from agent.keys.policy import KeyPolicy, PermitCall, check_calls, check_typed
-from agent.ports import Clock
+from agent.keys.policy import KeyPolicy
+from agent.keys.steps import steps
+from agent.ports import Clock, Custody
 
 DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
-SIGNATURE_BYTES = 65
 
 _UNCOMPRESSED = 2  # SECP256K1_EC_UNCOMPRESSED, secp256k1.h
 _POINT_BYTES = 65
@@ -69,6 +59,10 @@ class LocalSigner:
     def key_id(self) -> str:
         return self._key_id
 
+    @property
+    def custody(self) -> Custody:
+        return Custody("local", "hot", "microseconds")
+
     def allow(self, policy: KeyPolicy) -> None:
         """Let the key sign on one chain. Once per chain: a running signer's policy cannot be widened (SignerError)."""
         if address_bytes(policy.owner) != address_bytes(self.address):
@@ -83,14 +77,14 @@ class LocalSigner:
 
     def sign_now(self, unsigned: Unsigned) -> Signed:
         """Sign calls or typed data within the policy. Raises SignerError, and then nothing was signed."""
-        match unsigned:
-            case Calls():
-                return self._sign_calls(unsigned)
-            case TypedData():
-                self._check_typed(unsigned)
-                return SignedTyped(unsigned.order_id, self._sign_digest(typed_digest(unsigned)), self.address)
-            case VenueRequest():
-                raise SignerError(f"key {self._key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
+        work = steps(unsigned, self._policies, self.address, self._key_id, self._deadline_s_max())
+        try:
+            wanted = next(work)
+            while True:
+                wanted = work.send(self._sign_digest(wanted.digest))
+        except StopIteration as done:
+            signed: Signed = done.value
+            return signed
 
     def close(self) -> None:
         """Wipe the key. Every later request is refused."""
@@ -104,52 +98,6 @@ class LocalSigner:
 
     def _deadline_s_max(self) -> int | None:
         return None if self._clock is None else self._clock.now_ns() // 1_000_000_000 + self._ahead_s
-
-    def _policy(self, chain_id: object) -> KeyPolicy:
-        policy = self._policies.get(chain_id) if isinstance(chain_id, int) else None
-        if policy is None:
-            raise SignerError(f"key {self._key_id} has no policy for chain {str(chain_id)[:24]}; it signs nothing there")
-        return policy
-
-    def _check_typed(self, typed: TypedData) -> object:
-        return check_typed(self._policy(typed.domain.get("chainId")), typed, self._deadline_s_max())
-
-    def _sign_calls(self, unsigned: Calls) -> SignedTransaction:
-        permits = check_calls(self._policy(unsigned.chain_id), unsigned, self._deadline_s_max())
-        self._check_slots(unsigned, permits)
-        call = unsigned.calls[0]
-        data = bytearray(call.data)
-        for slot in unsigned.slots:
-            data[slot.offset : slot.offset + SIGNATURE_BYTES] = self._sign_digest(typed_digest(slot.typed))
-        fields = transaction_fields(
-            Transaction(
-                chain_id=unsigned.chain_id,
-                nonce=unsigned.nonce,
-                gas_tip=unsigned.gas_tip,
-                gas_fee_max=unsigned.gas_fee_max,
-                gas_limit=unsigned.gas_limit,
-                to=address_bytes(call.to),
-                value=call.value,
-                data=bytes(data),
-            )
-        )
-        raw = transaction_raw(fields, self._sign_digest(transaction_digest(fields)))
-        tx_hash = "0x" + keccak(raw).hex()
-        return SignedTransaction(unsigned.order_id, unsigned.chain_id, self.address, unsigned.nonce, tx_hash, raw)
-
-    def _check_slots(self, unsigned: Calls, permits: Sequence[PermitCall]) -> None:
-        """Every slot is the empty signature of a permit in the call, and is for exactly that permit. Before anything is signed."""
-        places = {found.signature_at: found.permit for found in permits}
-        data = unsigned.calls[0].data
-        if len({slot.offset for slot in unsigned.slots}) != len(unsigned.slots):
-            raise SignerError("two signatures for the same place in a call")
-        for slot in unsigned.slots:
-            if slot.call != 0 or slot.offset not in places:
-                raise SignerError(f"byte {slot.offset} of call {slot.call} is not the signature of a permit")
-            if any(data[slot.offset : slot.offset + SIGNATURE_BYTES]):
-                raise SignerError(f"the place for a signature at byte {slot.offset} is not empty")
-            if slot.typed.domain.get("chainId") != unsigned.chain_id or self._check_typed(slot.typed) != places[slot.offset]:
-                raise SignerError("the typed data to sign is not the permit in the call")
 
     def _sign_digest(self, digest: bytes) -> bytes:
         """r, s, v (27 or 28): 65 bytes, s low, deterministic nonce (RFC 6979)."""

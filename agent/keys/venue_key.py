@@ -17,6 +17,7 @@ from agent.domain.amount import parse_units
 from agent.domain.errors import NumberError, SignerError
 from agent.domain.plan import SignedRequest, Unsigned, VenueRequest
 from agent.keys.secrets import Secret
+from agent.ports import Custody
 
 PAYLOAD_BYTES_MAX = 4_096
 WAITING_MAX = 1_024  # authorised and not yet sent; beyond it the oldest can no longer be sent
@@ -56,6 +57,10 @@ class VenueKey:
         self._keyed: hmac.HMAC | None = hmac.new(secret.reveal().encode(), digestmod="sha256")
         self._waiting: OrderedDict[str, dict[str, str]] = OrderedDict()
         self._used: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def custody(self) -> Custody:
+        return Custody("local", "hot", "microseconds")
 
     async def sign(self, unsigned: Unsigned) -> SignedRequest:
         """See `sign_now`."""

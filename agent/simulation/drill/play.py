@@ -11,6 +11,7 @@ from agent.domain.events import Event, Record
 from agent.domain.plan import Calls, Plan, Signed, SignedRequest, SignedTransaction, Unsigned, VenueRequest
 from agent.journal.codec import Row
 from agent.journal.memory import MemoryJournal
+from agent.ports import Custody
 from agent.simulation.drill.blocks import Body, hash_of
 from agent.simulation.drill.clock import SECOND, world_ns
 from agent.simulation.drill.faults import Weather
@@ -24,6 +25,7 @@ class PlaySigner:
     """Satisfies the port Signer. A transaction's bytes are what it does, in JSON; who may sign is not the question here."""
 
     key_id = "play"
+    custody: Custody = Custody("local", "hot", "microseconds")
 
     def __init__(self, weather: Weather | None = None) -> None:
         self._weather = weather or Weather.calm()
@@ -39,6 +41,7 @@ class PromptPlaySigner:
     """The same as a key of this process, which answers at once (port PromptSigner)."""
 
     key_id = "play"
+    custody: Custody = PlaySigner.custody
 
     def __init__(self, weather: Weather | None = None) -> None:
         self._weather = weather or Weather.calm()

@@ -1,0 +1,110 @@
+"""What a request needs signed, in order: the one place where policy is asked and bytes are laid out, whoever holds the key.
+
+A key never sees a request, and a request never sees a key: `steps` yields what is to be signed and is sent each signature. So a key
+in a locked page, in a process of its own or in a service far away signs the same bytes after the same checks.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from agent.domain.errors import SignerError
+from agent.domain.plan import Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
+from agent.keys.digest import (
+    Transaction,
+    address_bytes,
+    keccak,
+    transaction_fields,
+    transaction_preimage,
+    transaction_raw,
+    typed_preimage,
+)
+from agent.keys.policy import KeyPolicy, PermitCall, check_calls, check_typed
+
+SIGNATURE_BYTES = 65
+
+
+class Preimage(msgspec.Struct, frozen=True):
+    """What is signed: the keccak of `data`, which is typed data (0x19 0x01, domain, struct) or a transaction (0x02, RLP).
+
+    `source` is what it was made of, for keys that want to read it themselves.
+    """
+
+    kind: Literal["typed", "transaction"]
+    data: bytes
+    source: TypedData | Transaction
+
+    @property
+    def digest(self) -> bytes:
+        return keccak(self.data)
+
+
+Steps = Generator[Preimage, bytes, Signed]
+
+
+def steps(
+    unsigned: Unsigned, policies: Mapping[int, KeyPolicy], address: str, key_id: str, deadline_s_max: int | None = None
+) -> Steps:
+    """Yields each thing to sign, is sent its signature (r, s, v: 65 bytes, s low, v 27 or 28), and returns what is signed.
+
+    Raises SignerError for what the policy of its chain does not allow, before the first thing is yielded.
+    """
+    match unsigned:
+        case Calls():
+            return (yield from _calls(unsigned, _policy(policies, unsigned.chain_id, key_id), address, deadline_s_max))
+        case TypedData():
+            check_typed(_policy(policies, unsigned.domain.get("chainId"), key_id), unsigned, deadline_s_max)
+            return SignedTyped(unsigned.order_id, (yield _typed(unsigned)), address)
+        case VenueRequest():
+            raise SignerError(f"key {key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
+
+
+def _policy(policies: Mapping[int, KeyPolicy], chain_id: object, key_id: str) -> KeyPolicy:
+    policy = policies.get(chain_id) if isinstance(chain_id, int) else None
+    if policy is None:
+        raise SignerError(f"key {key_id} has no policy for chain {str(chain_id)[:24]}; it signs nothing there")
+    return policy
+
+
+def _typed(typed: TypedData) -> Preimage:
+    return Preimage("typed", typed_preimage(typed), typed)
+
+
+def _calls(unsigned: Calls, policy: KeyPolicy, address: str, deadline_s_max: int | None) -> Steps:
+    permits = check_calls(policy, unsigned, deadline_s_max)
+    _check_slots(unsigned, permits, policy, deadline_s_max)
+    call = unsigned.calls[0]
+    data = bytearray(call.data)
+    for slot in unsigned.slots:
+        data[slot.offset : slot.offset + SIGNATURE_BYTES] = yield _typed(slot.typed)
+    tx = Transaction(
+        chain_id=unsigned.chain_id,
+        nonce=unsigned.nonce,
+        gas_tip=unsigned.gas_tip,
+        gas_fee_max=unsigned.gas_fee_max,
+        gas_limit=unsigned.gas_limit,
+        to=address_bytes(call.to),
+        value=call.value,
+        data=bytes(data),
+    )
+    fields = transaction_fields(tx)
+    signature = yield Preimage("transaction", transaction_preimage(fields), tx)
+    raw = transaction_raw(fields, signature)
+    return SignedTransaction(unsigned.order_id, unsigned.chain_id, address, unsigned.nonce, "0x" + keccak(raw).hex(), raw)
+
+
+def _check_slots(unsigned: Calls, permits: Sequence[PermitCall], policy: KeyPolicy, deadline_s_max: int | None) -> None:
+    """Every slot is the empty signature of a permit in the call, and is for exactly that permit. Before anything is signed."""
+    places = {found.signature_at: found.permit for found in permits}
+    data = unsigned.calls[0].data
+    if len({slot.offset for slot in unsigned.slots}) != len(unsigned.slots):
+        raise SignerError("two signatures for the same place in a call")
+    for slot in unsigned.slots:
+        if slot.call != 0 or slot.offset not in places:
+            raise SignerError(f"byte {slot.offset} of call {slot.call} is not the signature of a permit")
+        if any(data[slot.offset : slot.offset + SIGNATURE_BYTES]):
+            raise SignerError(f"the place for a signature at byte {slot.offset} is not empty")
+        is_here = slot.typed.domain.get("chainId") == policy.chain_id
+        if not is_here or check_typed(policy, slot.typed, deadline_s_max) != places[slot.offset]:
+            raise SignerError("the typed data to sign is not the permit in the call")
