@@ -164,7 +164,7 @@ def open_wallet(loaded: Loaded, ask: Ask | None = None) -> "LocalSigner | None":
 
 def open_canceller(loaded: Loaded, chain_id: int, address: str, gas_fee_max_gwei: int) -> "LocalSigner":
     """The wallet, for one chain and one purpose: to send nothing to itself, which takes back what waits. Raises SecretError."""
-    from agent.keys.policy import NO_HOOKS, KeyPolicy
+    from agent.keys.bounds import NO_HOOKS, KeyPolicy
 
     wallet = open_wallet(loaded)
     if wallet is None or wallet.address.lower() != address.lower():

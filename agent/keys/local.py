@@ -16,9 +16,9 @@ from eth_keys.backends import get_backend_class
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Signed, Unsigned
+from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.memory import KeyPage
-from agent.keys.policy import KeyPolicy
 from agent.keys.steps import steps
 from agent.ports import Clock, Custody
 

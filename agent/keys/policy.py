@@ -7,29 +7,24 @@ than the policy did. Everything else is refused by name. Sources: contract ABI s
 UniversalRouter 2.1 (Commands, Dispatcher); v4-periphery (Actions, IV4Router).
 """
 
-import contextlib
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from eth_abi.abi import decode, encode
-from eth_abi.exceptions import DecodingError, EncodingError
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, TypedData
-from agent.keys.canonical import NotCanonicalError, read
-from agent.keys.digest import address_bytes
+from agent.keys.bounds import NO_HOOKS, Act, KeyPolicy, check_deadline, check_tokens, exact, norm
+from agent.keys.swaps import V2_IN, V2_OUT, V3_IN, V3_OUT, V4, read_swap
 
 EXECUTE: Final = "0x3593564c"  # UniversalRouter.execute(bytes,bytes[],uint256)
 APPROVE: Final = "0x095ea7b3"  # ERC-20 approve(address,uint256)
 ANCHOR: Final = "0xa6855208"  # AuditAnchor.anchor(uint64,bytes32)
-NO_HOOKS: Final = "0x" + "00" * 20
-MSG_SENDER: Final = "0x" + "00" * 19 + "01"  # the router's word for: whoever called me
 APPROVAL_BELOW = 2**255  # from here on an approval counts as unlimited
 PERMIT_AMOUNT_MAX = 2**160 - 2  # Permit2 never lowers 2**160 - 1: that one is unlimited
-FOREVER_S = 2**33  # year 2242: without a clock, a deadline must at least be one
 DATA_BYTES_MAX = 24_576  # a swap over eight pools has about 4 kB; small, so that nested offsets cannot blow up the decoder
 COMMANDS_MAX = 32
+
+PERMIT, SWAPS = 0x0A, frozenset({V2_IN, V2_OUT, V3_IN, V3_OUT, V4})
 
 PERMIT_TYPES: Final[dict[str, list[dict[str, str]]]] = {
     "PermitDetails": [
@@ -46,52 +41,6 @@ PERMIT_TYPES: Final[dict[str, list[dict[str, str]]]] = {
 }
 
 _PERMIT_ABI = ("((address,uint160,uint48,uint48),address,uint256)", "bytes")
-_SWAP_V3_ABI = ("address", "uint256", "uint256", "bytes", "bool")
-_SWAP_V2_ABI = ("address", "uint256", "uint256", "address[]", "bool")
-_HOP_PRICES = "uint256[]"  # UniversalRouter 2.1 takes them as an optional last field of a v2 or v3 swap
-_POOL_KEY = "(address,address,uint24,int24,address)"
-_PATH = "(address,uint24,int24,address,bytes)[]"
-_V4_ABI: Final[dict[int, tuple[str, ...]]] = {
-    0x06: (f"({_POOL_KEY},bool,uint128,uint128,bytes)",),  # SWAP_EXACT_IN_SINGLE
-    0x07: (f"(address,{_PATH},uint256[],uint128,uint128)",),  # SWAP_EXACT_IN
-    0x08: (f"({_POOL_KEY},bool,uint128,uint128,bytes)",),  # SWAP_EXACT_OUT_SINGLE
-    0x09: (f"(address,{_PATH},uint256[],uint128,uint128)",),  # SWAP_EXACT_OUT
-    0x0B: ("address", "uint256", "bool"),  # SETTLE
-    0x0C: ("address", "uint256"),  # SETTLE_ALL
-    0x0E: ("address", "address", "uint256"),  # TAKE
-    0x0F: ("address", "uint256"),  # TAKE_ALL
-}
-
-
-class KeyPolicy(msgspec.Struct, frozen=True):
-    """What one key may sign on one chain. Addresses are 0x text in any case; `contracts` maps each to its allowed selectors.
-
-    `gas_fee_max` wei per gas, `gas_limit_max` gas, `value_max` wei. `tokens` are the only ones that may be sold, bought or
-    permitted (a native coin in v4 is the zero address); `hooks` the only v4 hooks. The only typed-data domain is `permit2`'s here.
-    `anchor` is the contract that keeps heads of the journal; empty: none.
-    """
-
-    chain_id: int
-    owner: str
-    router: str
-    permit2: str
-    tokens: frozenset[str]
-    contracts: dict[str, frozenset[str]]
-    gas_fee_max: int
-    gas_limit_max: int
-    value_max: int = 0
-    hooks: frozenset[str] = frozenset({NO_HOOKS})
-    anchor: str = ""
-
-    def __post_init__(self) -> None:
-        """Raises SignerError for a bad address."""
-        put = msgspec.structs.force_setattr
-        for name in ("owner", "router", "permit2"):
-            put(self, name, _norm(getattr(self, name)))
-        put(self, "anchor", _norm(self.anchor) if self.anchor else "")
-        put(self, "tokens", frozenset(map(_norm, self.tokens)))
-        put(self, "hooks", frozenset(map(_norm, self.hooks)))
-        put(self, "contracts", {_norm(a): frozenset(s.lower() for s in selectors) for a, selectors in self.contracts.items()})
 
 
 class Permit(msgspec.Struct, frozen=True):
@@ -112,6 +61,13 @@ class PermitCall(msgspec.Struct, frozen=True):
     signature_at: int
 
 
+class Meaning(msgspec.Struct, frozen=True):
+    """What a request does: its acts, and the permits that it carries, both in order."""
+
+    acts: tuple[Act, ...]
+    permits: tuple[PermitCall, ...] = ()
+
+
 def swap_policy(
     chain_id: int,
     owner: str,
@@ -126,15 +82,15 @@ def swap_policy(
 
     Nothing may be sent to oneself, with any policy: that is how a transaction is taken back.
     """
-    contracts = {token: frozenset({APPROVE}) for token in tokens if _norm(token) != NO_HOOKS}
+    contracts = {token: frozenset({APPROVE}) for token in tokens if norm(token) != NO_HOOKS}
     contracts[router] = frozenset({EXECUTE})
     if anchor:
         contracts[anchor] = frozenset({ANCHOR})
     return KeyPolicy(chain_id, owner, router, permit2, tokens, contracts, gas_fee_max, gas_limit_max, anchor=anchor)
 
 
-def check_calls(policy: KeyPolicy, unsigned: Calls, deadline_s_max: int | None = None) -> Sequence[PermitCall]:
-    """Pass one call, or raise SignerError naming the rule. Returns the permits that the call carries, in order.
+def check_calls(policy: KeyPolicy, unsigned: Calls, deadline_s_max: int | None = None) -> Meaning:
+    """What one call does, or SignerError naming the rule that it breaks.
 
     `deadline_s_max` bounds every deadline (unix seconds, the chain's clock); None when no clock is at hand.
     """
@@ -158,22 +114,27 @@ def check_typed(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | None 
     domain = typed.domain
     if domain.keys() != {"name", "chainId", "verifyingContract"} or domain["name"] != "Permit2":
         raise SignerError("policy: the typed-data domain is not Permit2's")
-    if domain["chainId"] != policy.chain_id or _norm(str(domain["verifyingContract"])) != policy.permit2:
+    if domain["chainId"] != policy.chain_id or norm(str(domain["verifyingContract"])) != policy.permit2:
         raise SignerError(f"policy: the Permit2 of the typed data is not {policy.permit2} on chain {policy.chain_id}")
     permit = _permit_of(typed.message)
     _check_permit(policy, permit, deadline_s_max)
     return permit
 
 
+def act_of(permit: Permit, policy: KeyPolicy) -> Act:
+    """A permit lets Permit2 hand that much to the router."""
+    return Act("permit", policy.permit2, permit.token, permit.amount)
+
+
 # -- one call ----------------------------------------------------------------------------------------------------------
 
 
-def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Sequence[PermitCall]:
-    to, selector = _norm(call.to), "0x" + call.data[:4].hex()
+def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Meaning:
+    to, selector = norm(call.to), "0x" + call.data[:4].hex()
     if to == policy.owner:
         if call.value or call.data:
             raise SignerError("policy: to oneself only nothing is sent: no value and no data")
-        return ()
+        return Meaning((Act("take_back", to),))
     if not 0 <= call.value <= policy.value_max:
         raise SignerError(f"policy: value {call.value} wei is above {policy.value_max}")
     if to not in policy.contracts:
@@ -183,11 +144,10 @@ def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Se
     if len(call.data) > DATA_BYTES_MAX:
         raise SignerError(f"policy: call data of {len(call.data)} bytes is more than {DATA_BYTES_MAX}")
     if selector == APPROVE:
-        _check_approve(policy, call)
-        return ()
+        return Meaning((_check_approve(policy, call),))
     if selector == ANCHOR:
         _check_anchor(policy, to, call)
-        return ()
+        return Meaning((Act("anchor", to),))
     if selector == EXECUTE:
         if to != policy.router:
             raise SignerError(f"policy: {to} is not the router {policy.router}")
@@ -195,44 +155,45 @@ def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Se
     raise SignerError(f"policy: this signer does not understand selector {selector}")
 
 
-def _check_approve(policy: KeyPolicy, call: Call) -> None:
-    spender, amount = _exact(("address", "uint256"), call.data[4:], "approve")
+def _check_approve(policy: KeyPolicy, call: Call) -> Act:
+    spender, amount = exact(("address", "uint256"), call.data[4:], "approve")
     if spender != policy.permit2:
         raise SignerError(f"policy: approve to {spender} is refused; only Permit2 ({policy.permit2}) may be approved")
     if amount >= APPROVAL_BELOW:
         raise SignerError("policy: an unlimited approval is refused; approve the amount that is needed")
     if call.value:
         raise SignerError("policy: an approval carries no value")
+    return Act("approve", norm(call.to), norm(call.to), amount)
 
 
 def _check_anchor(policy: KeyPolicy, to: str, call: Call) -> None:
     if to != policy.anchor:
         raise SignerError(f"policy: {to} is not the contract that keeps the journal's heads")
-    _exact(("uint64", "bytes32"), call.data[4:], "anchor")
+    exact(("uint64", "bytes32"), call.data[4:], "anchor")
     if call.value:
         raise SignerError("policy: an anchor carries no value")
 
 
-def _check_execute(policy: KeyPolicy, data: bytes, deadline_s_max: int | None) -> Sequence[PermitCall]:
-    commands, inputs, deadline_s = _exact(("bytes", "bytes[]", "uint256"), data[4:], "execute")
+def _check_execute(policy: KeyPolicy, data: bytes, deadline_s_max: int | None) -> Meaning:
+    commands, inputs, deadline_s = exact(("bytes", "bytes[]", "uint256"), data[4:], "execute")
     if not commands or len(commands) > COMMANDS_MAX or len(commands) != len(inputs):
         raise SignerError(f"policy: execute needs 1 to {COMMANDS_MAX} commands with one input each")
-    _check_deadline(deadline_s, deadline_s_max, "execute deadline")
-    permits = []
+    check_deadline(deadline_s, deadline_s_max, "execute deadline")
+    permits: list[PermitCall] = []
+    acts: list[Act] = []
     for index, (command, body) in enumerate(zip(commands, inputs, strict=True)):
-        if command == 0x0A:
+        if command == PERMIT:
             permits.append(_check_permit_command(policy, data, index, body, deadline_s_max))
-        elif command in (0x00, 0x01, 0x08, 0x09):
-            _check_swap(policy, command, body)
-        elif command == 0x10:
-            _check_v4(policy, body)
+            acts.append(act_of(permits[-1].permit, policy))
+        elif command in SWAPS:
+            acts += read_swap(policy, command, body)
         else:
             raise SignerError(f"policy: router command 0x{command:02x} is not understood; only swaps and permits are signed")
-    return permits
+    return Meaning(tuple(acts), tuple(permits))
 
 
 def _check_permit_command(policy: KeyPolicy, data: bytes, index: int, body: bytes, deadline_s_max: int | None) -> PermitCall:
-    ((token, amount, expires_s, nonce), spender, deadline_s), signature = _exact(_PERMIT_ABI, body, "PERMIT2_PERMIT")
+    ((token, amount, expires_s, nonce), spender, deadline_s), signature = exact(_PERMIT_ABI, body, "PERMIT2_PERMIT")
     if len(signature) != 65:
         raise SignerError(f"policy: a permit's signature has 65 bytes, this has {len(signature)}")
     permit = Permit(token, amount, expires_s, nonce, spender, deadline_s)
@@ -247,97 +208,17 @@ def _input_at(data: bytes, index: int) -> int:
     return array + int.from_bytes(data[offset : offset + 32], "big") + 32
 
 
-def _check_swap(policy: KeyPolicy, command: int, body: bytes) -> None:
-    """V3 and V2 swaps: the owner is paid, every token of the path is known, and the bound is a real one."""
-    v3, exact_in = command in (0x00, 0x01), command in (0x00, 0x08)
-    name = f"{'V3' if v3 else 'V2'}_SWAP_EXACT_{'IN' if exact_in else 'OUT'}"
-    recipient, first, bound, path = _exact_swap(_SWAP_V3_ABI if v3 else _SWAP_V2_ABI, body, name)
-    _check_recipient(policy, recipient, name)
-    _check_tokens(policy, _path_tokens(path) if v3 else path, name)
-    if (exact_in and bound == 0) or first == 0:
-        raise SignerError(f"policy: {name} without an amount or a least amount is refused")
-
-
-def _exact_swap(kinds: tuple[str, ...], body: bytes, name: str) -> tuple[str, int, int, Any]:
-    # The first word says where the path begins: after five fields, or after six when hop prices are given.
-    with_prices = int.from_bytes(body[96:128], "big") == 6 * 32
-    fields = _exact((*kinds, _HOP_PRICES) if with_prices else kinds, body, name)
-    return fields[0], fields[1], fields[2], fields[3]
-
-
-def _path_tokens(path: bytes) -> list[str]:
-    """A v3 path: token, then (3 bytes of fee, token) for each pool."""
-    if len(path) < 43 or (len(path) - 20) % 23:
-        raise SignerError(f"policy: a v3 path of {len(path)} bytes is not understood")
-    return ["0x" + path[at : at + 20].hex() for at in range(0, len(path), 23)]
-
-
-# -- v4 ----------------------------------------------------------------------------------------------------------------
-
-
-def _check_v4(policy: KeyPolicy, body: bytes) -> None:
-    actions, params = _exact(("bytes", "bytes[]"), body, "V4_SWAP")
-    if not actions or len(actions) > COMMANDS_MAX or len(actions) != len(params):
-        raise SignerError(f"policy: V4_SWAP needs 1 to {COMMANDS_MAX} actions with one parameter block each")
-    is_open, least = False, False  # an exact-in swap without a least amount; a TAKE_ALL that asks for one
-    for action, block in zip(actions, params, strict=True):
-        if action not in _V4_ABI:
-            raise SignerError(f"policy: v4 action 0x{action:02x} is not understood; only swap, settle and take are signed")
-        fields = _exact(_V4_ABI[action], block, f"v4 action 0x{action:02x}")
-        if action in (0x06, 0x08):
-            (currency0, currency1, _, _, hooks), _, _, bound, _ = fields[0]
-            _check_pool(policy, (currency0, currency1), (hooks,))
-            is_open |= action == 0x06 and bound == 0
-        elif action in (0x07, 0x09):
-            currency, path, _, _, bound = fields[0]
-            _check_pool(policy, (currency, *(hop[0] for hop in path)), tuple(hop[3] for hop in path))
-            is_open |= action == 0x07 and bound == 0
-        else:
-            _check_tokens(policy, (fields[0],), f"v4 action 0x{action:02x}")
-            least |= action == 0x0F and fields[1] > 0
-            if action == 0x0E:
-                _check_recipient(policy, fields[1], "v4 TAKE")
-    if is_open and not least:
-        raise SignerError("policy: a v4 swap without a least amount is refused")
-
-
-def _check_pool(policy: KeyPolicy, tokens: Sequence[str], hooks: Sequence[str]) -> None:
-    _check_tokens(policy, tokens, "v4 swap")
-    for hook in hooks:
-        if hook not in policy.hooks:
-            raise SignerError(
-                f"policy: the v4 hook {hook} is foreign code that this key does not know; add it to hooks to trade it"
-            )
-
-
-# -- rules that several share ------------------------------------------------------------------------------------------
+# -- permits -----------------------------------------------------------------------------------------------------------
 
 
 def _check_permit(policy: KeyPolicy, permit: Permit, deadline_s_max: int | None) -> None:
     if permit.spender != policy.router:
         raise SignerError(f"policy: a permit for {permit.spender} is refused; only the router {policy.router} may spend")
-    _check_tokens(policy, (permit.token,), "permit")
+    check_tokens(policy, (permit.token,), "permit")
     if permit.amount > PERMIT_AMOUNT_MAX:
         raise SignerError("policy: an unlimited permit is refused; permit the amount that is needed")
-    _check_deadline(permit.expires_s, deadline_s_max, "permit expiration")
-    _check_deadline(permit.deadline_s, deadline_s_max, "permit sigDeadline")
-
-
-def _check_deadline(deadline_s: int, deadline_s_max: int | None, what: str) -> None:
-    top = FOREVER_S if deadline_s_max is None else deadline_s_max
-    if deadline_s > top:
-        raise SignerError(f"policy: {what} {deadline_s} is later than {top}; sign for a shorter time")
-
-
-def _check_recipient(policy: KeyPolicy, recipient: str, what: str) -> None:
-    if recipient not in (policy.owner, MSG_SENDER):
-        raise SignerError(f"policy: {what} pays {recipient}, which is not the owner {policy.owner}")
-
-
-def _check_tokens(policy: KeyPolicy, tokens: Sequence[str], what: str) -> None:
-    for token in tokens:
-        if token not in policy.tokens:
-            raise SignerError(f"policy: {what}: token {token} is not on this key's list")
+    check_deadline(permit.expires_s, deadline_s_max, "permit expiration")
+    check_deadline(permit.deadline_s, deadline_s_max, "permit sigDeadline")
 
 
 def _permit_of(message: dict[str, object]) -> Permit:
@@ -345,11 +226,11 @@ def _permit_of(message: dict[str, object]) -> Permit:
     if not isinstance(details, dict):
         raise SignerError("policy: the permit has no details")
     return Permit(
-        token=_norm(details.get("token")),
+        token=norm(details.get("token")),
         amount=_whole(details.get("amount"), "amount"),
         expires_s=_whole(details.get("expiration"), "expiration"),
         nonce=_whole(details.get("nonce"), "nonce"),
-        spender=_norm(message.get("spender")),
+        spender=norm(message.get("spender")),
         deadline_s=_whole(message.get("sigDeadline"), "sigDeadline"),
     )
 
@@ -358,24 +239,3 @@ def _whole(value: object, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise SignerError(f"policy: the permit's {what} must be a whole number")
     return int(value)
-
-
-def _norm(address: object) -> str:
-    """An address in lower case, as eth_abi decodes it."""
-    if not isinstance(address, str):
-        raise SignerError("policy: an address must be text (0x and 40 hex digits)")
-    return "0x" + address_bytes(address).hex()
-
-
-def _exact(kinds: tuple[str, ...], raw: bytes, what: str) -> tuple[Any, ...]:
-    """Decode, and refuse whatever is not the canonical encoding of what was decoded. The library's own words say why."""
-    with contextlib.suppress(NotCanonicalError):
-        return read(kinds, raw)
-    try:
-        values = decode(kinds, raw)
-        same = encode(kinds, values) == raw
-    except (DecodingError, EncodingError, OverflowError, ValueError):
-        raise SignerError(f"policy: {what} does not decode; this signer does not understand it") from None
-    if not same:
-        raise SignerError(f"policy: {what} is not in canonical ABI encoding")
-    return values

@@ -11,8 +11,8 @@ import coincurve
 
 from agent.domain.errors import SignerError, SignerUnavailableError
 from agent.domain.plan import Signed, Unsigned
+from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
-from agent.keys.policy import KeyPolicy
 from agent.keys.steps import Preimage, steps
 from agent.ports import Clock, Custody
 

@@ -11,6 +11,7 @@ import msgspec
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
+from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import (
     Transaction,
     address_bytes,
@@ -20,7 +21,7 @@ from agent.keys.digest import (
     transaction_raw,
     typed_preimage,
 )
-from agent.keys.policy import KeyPolicy, PermitCall, check_calls, check_typed
+from agent.keys.policy import PermitCall, check_calls, check_typed
 
 SIGNATURE_BYTES = 65
 
@@ -72,8 +73,8 @@ def _typed(typed: TypedData) -> Preimage:
 
 
 def _calls(unsigned: Calls, policy: KeyPolicy, address: str, deadline_s_max: int | None) -> Steps:
-    permits = check_calls(policy, unsigned, deadline_s_max)
-    _check_slots(unsigned, permits, policy, deadline_s_max)
+    meaning = check_calls(policy, unsigned, deadline_s_max)
+    _check_slots(unsigned, meaning.permits, policy, deadline_s_max)
     call = unsigned.calls[0]
     data = bytearray(call.data)
     for slot in unsigned.slots:

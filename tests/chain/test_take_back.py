@@ -18,9 +18,9 @@ from agent.domain.order import OrderState
 from agent.domain.plan import Call, Calls, SignedTransaction
 from agent.domain.sweep import Sweep, Swept
 from agent.journal.latch import FileLatch
+from agent.keys.bounds import NO_HOOKS, KeyPolicy
 from agent.keys.keystore import Keystore
 from agent.keys.local import LocalSigner
-from agent.keys.policy import NO_HOOKS, KeyPolicy
 from agent.keys.secrets import Secret
 from agent.simulation.chain.world import SandboxChain, start_chain
 

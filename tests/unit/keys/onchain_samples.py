@@ -5,7 +5,8 @@ from typing import Any
 from eth_abi.abi import encode
 
 from agent.domain.plan import Call, Calls, SignatureSlot, TypedData
-from agent.keys.policy import PERMIT_TYPES, KeyPolicy, swap_policy
+from agent.keys.bounds import KeyPolicy
+from agent.keys.policy import PERMIT_TYPES, swap_policy
 
 KEY_HEX = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 OWNER = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.keys.canonical import NotCanonicalError, read
-from agent.keys.policy import _PERMIT_ABI, _SWAP_V2_ABI, _SWAP_V3_ABI, _V4_ABI
+from agent.keys.policy import _PERMIT_ABI
+from agent.keys.swaps import _SWAP_V2_ABI, _SWAP_V3_ABI, _V4_ABI
 
 KINDS = [
     ("address", "uint256"),

@@ -6,6 +6,7 @@ from eth_abi.abi import encode
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, TypedData
+from agent.keys.bounds import Act, KeyPolicy
 from agent.keys.policy import ANCHOR, Permit, check_calls, check_typed, swap_policy
 
 FULL = o.v4(bytes((0x06, 0x0C, 0x0F)), [o.v4_single(), o.settle(), o.take()])
@@ -21,6 +22,10 @@ def six(recipient: str = o.OWNER) -> bytes:
     path = bytes.fromhex(o.USDC[2:]) + b"\0\x01\xf4" + bytes.fromhex(o.WETH[2:])
     kinds = ["address", "uint256", "uint256", "bytes", "bool", "uint256[]"]
     return encode(kinds, [recipient, 5, 1, path, True, [7]])
+
+
+def acts(unsigned: Calls, policy: KeyPolicy | None = None) -> list[Act]:
+    return list(check_calls(policy or o.policy(), unsigned).acts)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +54,15 @@ def test_swaps_that_pay_the_owner_pass(data: bytes) -> None:
 
 
 def test_an_exact_approval_to_permit2_passes() -> None:
-    assert check_calls(o.policy(), o.calls(o.approve(), to=o.USDC)) == ()
-    assert check_calls(o.policy(), o.calls(o.approve(amount=0), to=o.USDC)) == ()
-    assert check_calls(o.policy(), o.calls(o.approve(amount=2**255 - 1), to=o.USDC)) == ()
+    assert acts(o.calls(o.approve(), to=o.USDC)) == [Act("approve", o.USDC.lower(), o.USDC.lower(), 10**18)]
+    assert acts(o.calls(o.approve(amount=0), to=o.USDC))[0].amount == 0
+    assert acts(o.calls(o.approve(amount=2**255 - 1), to=o.USDC))[0].amount == 2**255 - 1
 
 
 def test_nothing_may_be_sent_to_oneself() -> None:
     """How a transaction that waits is taken back: the same number, no value, no data."""
-    assert check_calls(o.policy(), o.calls(b"", to=o.OWNER)) == ()
-    assert check_calls(o.policy(contracts={}, tokens=frozenset()), o.calls(b"", to=o.OWNER.lower())) == ()
+    assert acts(o.calls(b"", to=o.OWNER)) == [Act("take_back", o.OWNER.lower())]
+    assert acts(o.calls(b"", to=o.OWNER.lower()), o.policy(contracts={}, tokens=frozenset()))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ ANCHORED = swap_policy(o.CHAIN, o.OWNER, o.ROUTER, o.PERMIT2, frozenset({o.USDC}
 
 
 def test_the_journals_head_goes_to_exactly_one_contract() -> None:
-    assert check_calls(ANCHORED, o.calls(anchor(), to=o.OTHER)) == ()
+    assert acts(o.calls(anchor(), to=o.OTHER), ANCHORED) == [Act("anchor", o.OTHER.lower())]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +122,7 @@ def test_the_place_of_a_signature_is_found() -> None:
     mark = b"\xee" * 65
     for commands, inputs in ((b"\x0a\x00", [o.permit_input(mark), o.v3()]), (b"\x10\x0a", [FULL, o.permit_input(mark)])):
         data = o.execute(commands, inputs)
-        (found,) = check_calls(o.policy(), o.calls(data))
+        (found,) = check_calls(o.policy(), o.calls(data)).permits
         assert data[found.signature_at : found.signature_at + 65] == mark
         assert found.permit == Permit(o.USDC, 10**6, o.DEADLINE_S, 0, o.ROUTER, o.DEADLINE_S)
 

@@ -24,7 +24,7 @@ from agent.domain.plan import (
     SwapLeg,
 )
 from agent.keys.local import LocalSigner
-from agent.keys.policy import swap_policy
+from agent.keys.policy import check_calls, swap_policy
 from agent.venues.uniswap.build import build
 from agent.venues.uniswap.config import Config
 
@@ -275,3 +275,16 @@ def test_the_settings_do_not_show_the_nodes_key() -> None:
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Config.model_validate({**SECTION, **changes})
+
+
+@pytest.mark.parametrize("exact", ["sell", "buy"])
+@pytest.mark.parametrize("side", ["sell", "buy"])
+@pytest.mark.parametrize("name", ["v2", "v3", "v4"])
+def test_a_key_reads_from_the_bytes_what_the_leg_says(name: str, side: str, exact: str) -> None:
+    """Two programs that know nothing of one another: what builds the calls, and what reads them before they are signed."""
+    policy = swap_policy(31337, WALLET, ROUTER, PERMIT2, frozenset({WETH, USDT}), 50 * GWEI, 10**6)
+    one = leg(name, exact=exact, side=side)
+    permit, swap = check_calls(policy, made(batch(one, side=side))).acts
+    assert (permit.kind, permit.given, permit.amount) == ("permit", one.sell.asset.address.lower(), one.sell.units)
+    assert (swap.kind, swap.given, swap.amount) == ("swap", one.sell.asset.address.lower(), one.sell.units)
+    assert (swap.received, swap.least) == (one.buy.asset.address.lower(), one.buy.units)
