@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent import __version__
-from agent.config import Journal, Loaded, Settings, load, venue_module
+from agent.config import Journal, Loaded, load, venue_module
 from agent.domain.errors import ConfigError, RefusedError, SecretError, UsageError
 from agent.gateways import local
 from agent.keys.secrets import Secret, read_secret
@@ -157,9 +157,10 @@ def open_wallet(loaded: Loaded, ask: Ask | None = None) -> "LocalSigner | None":
     if wallet is None:
         return None
     from agent.keys.keystore import Keystore
+    from agent.policies import spent_of
 
     password = Secret((ask or _no_prompt)(wallet.keystore)) if wallet.password == ASK else secret_of(loaded, wallet.password)
-    return Keystore(loaded.keystore_path).unlock(wallet.keystore, password)
+    return Keystore(loaded.keystore_path).unlock(wallet.keystore, password, spent=spent_of(loaded, RealClock()))
 
 
 def open_canceller(loaded: Loaded, chain_id: int, address: str, gas_fee_max_gwei: int) -> "LocalSigner":
@@ -271,7 +272,7 @@ async def open_venues(loaded: Loaded, wallet: "LocalSigner | None") -> AsyncIter
                 if key is not None:
                     signers[name] = key
             elif wallet is not None:
-                _allow(wallet, loaded.settings, name, section, profile.chain_id)
+                _allow(wallet, loaded, name, section, profile.chain_id)
                 signers[name] = wallet
         yield venues, signers
     finally:
@@ -288,18 +289,13 @@ def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":
     return VenueKey(f"{name}:{section.api_key[:6]}", name, section.api_key, secret_of(loaded, section.secret))
 
 
-def _allow(wallet: "LocalSigner", settings: Settings, name: str, section: Any, chain_id: int) -> None:
+def _allow(wallet: "LocalSigner", loaded: Loaded, name: str, section: Any, chain_id: int) -> None:
     """What the wallet's key may sign for this venue: swaps through its router, exact approvals to Permit2, heads of the journal."""
-    from agent.keys.policy import swap_policy
+    from agent.policies import policy_of
 
     if wallet.address.lower() != section.wallet.lower():
         raise ConfigError(f"venues.{name}.wallet is {section.wallet}, the keystore opens {wallet.address}; make them the same")
-    tokens = frozenset(token.address for token in section.tokens)
-    limits = settings.risk
-    fee_max = int(limits.gas_fee_cap_gwei.partition(".")[0] or 0) * 10**9 + 10**9
-    contracts = section.contracts
-    router, permit2, gas_max = contracts.universal_router, contracts.permit2, limits.gas_limit_max
-    wallet.allow(swap_policy(chain_id, wallet.address, router, permit2, tokens, fee_max, gas_max, anchor=contracts.audit_anchor))
+    wallet.allow(policy_of(loaded, name, section, wallet.address, chain_id))
 
 
 @contextlib.asynccontextmanager

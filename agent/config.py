@@ -11,10 +11,10 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import agent.venues
 from agent.domain.amount import parse_units
@@ -81,6 +81,33 @@ class Wallet(_Section):
 
     keystore: str
     password: str = Field(description="ask, env:NAME, file:PATH or keyring:SERVICE/NAME")
+
+
+class PolicyRule(_Section):
+    """What the wallet's key may or may not do; the first rule that matches decides. See docs/policy.md.
+
+    `give` and `receive` are symbols of the venues' tokens. Amounts are of the one token in `give`, in whole coins.
+    """
+
+    name: str = Field(min_length=1, max_length=64)
+    effect: Literal["allow", "deny"]
+    acts: tuple[Literal["approve", "permit", "swap", "anchor", "take_back"], ...] = Field(default=(), strict=False)
+    venues: tuple[str, ...] = Field(default=(), strict=False)
+    give: tuple[str, ...] = Field(default=(), strict=False)
+    receive: tuple[str, ...] = Field(default=(), strict=False)
+    amount_max: str = Field(default="", description="of one act; empty: no bound")
+    window_s: int = Field(default=0, ge=0, le=31 * 86_400)
+    window_max: str = Field(default="", description="of all swaps within window_s together; empty: no bound")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.amount_max or self.window_max) and len(self.give) != 1:
+            raise ValueError("an amount is of one token: name exactly one in give")
+        if bool(self.window_s) != bool(self.window_max):
+            raise ValueError("window_s and window_max belong together; give both or none")
+        if self.effect == "deny" and (self.amount_max or self.window_max):
+            raise ValueError("a rule that forbids has no amounts; put a rule that allows up to an amount before it")
+        return self
 
 
 class Reconcile(_Section):
@@ -159,6 +186,7 @@ class Settings(_Section):
     execution: Execution = Execution()
     reconcile: Reconcile = Reconcile()
     scorecard: Scorecard = Scorecard()
+    policy: tuple[PolicyRule, ...] = Field(default=(), strict=False, max_length=64)
     venues: dict[str, dict[str, Any]] = {}
 
 

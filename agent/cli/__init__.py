@@ -33,6 +33,7 @@ COMMANDS = {
     "audit": ("audit", "commands", "Check that the journal is as it was written; keep its head on a chain."),
     "kill": ("kill", "kill", "Block new orders and cancel everything, whatever the agent does."),
     "keys": ("keys", "commands", "Create, import and list the keys of the wallet."),
+    "policy": ("policy", "commands", "What the wallet's key may sign, and what it would say to a request."),
     "record": ("record", "record", "Write an exchange's market frames to a tape for the sandbox."),
     "simulate": ("simulate", "simulate", "Days of the agent with faults, in virtual time, held to its laws."),
     "sandbox": ("sandbox", "commands", "A local exchange and a local chain with the real contracts."),

@@ -23,12 +23,30 @@ ANY_AMOUNT = 2**256 - 1  # an amount that only the contract will know
 Kind = Literal["approve", "permit", "swap", "anchor", "take_back"]
 
 
+class Rule(msgspec.Struct, frozen=True):
+    """What the user says about some acts: which it matches (what is empty matches all), and what becomes of them. See `rules`.
+
+    `amount_max`: of the token that may leave, in its units, for one act. `window_max`: of all swaps that the rule allowed within
+    `window_s`, together; only swaps count, because approvals and permits move nothing by themselves. Addresses are lower case.
+    """
+
+    name: str
+    effect: Literal["allow", "deny"]
+    kinds: frozenset[Kind] = frozenset()
+    contracts: frozenset[str] = frozenset()
+    given: frozenset[str] = frozenset()
+    received: frozenset[str] = frozenset()
+    amount_max: int | None = None
+    window_s: int = 0
+    window_max: int | None = None
+
+
 class KeyPolicy(msgspec.Struct, frozen=True):
     """What one key may sign on one chain. Addresses are 0x text in any case; `contracts` maps each to its allowed selectors.
 
     `gas_fee_max` wei per gas, `gas_limit_max` gas, `value_max` wei. `tokens` are the only ones that may be sold, bought or
     permitted (a native coin in v4 is the zero address); `hooks` the only v4 hooks. The only typed-data domain is `permit2`'s here.
-    `anchor` is the contract that keeps heads of the journal; empty: none.
+    `anchor` is the contract that keeps heads of the journal; empty: none. `rules`: what the user allows of all that.
     """
 
     chain_id: int
@@ -42,6 +60,7 @@ class KeyPolicy(msgspec.Struct, frozen=True):
     value_max: int = 0
     hooks: frozenset[str] = frozenset({NO_HOOKS})
     anchor: str = ""
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises SignerError for a bad address."""

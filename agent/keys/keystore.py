@@ -18,6 +18,7 @@ from agent.keys.digest import address_bytes, checksum
 from agent.keys.local import DEADLINE_AHEAD_S, LocalSigner
 from agent.keys.memory import KEY_BYTES
 from agent.keys.secrets import Secret, check_private
+from agent.keys.spent import Spent
 from agent.ports import Clock
 
 SCRYPT_N: Final = 2**18  # 256 MB and half a second for each guess at the password
@@ -71,7 +72,12 @@ class Keystore:
         return tuple(KeyEntry(name, checksum(_address(self._read(name), name))) for name in names)
 
     def unlock(
-        self, name: str, password: Secret, clock: Clock | None = None, deadline_ahead_s: int = DEADLINE_AHEAD_S
+        self,
+        name: str,
+        password: Secret,
+        clock: Clock | None = None,
+        deadline_ahead_s: int = DEADLINE_AHEAD_S,
+        spent: Spent | None = None,
     ) -> LocalSigner:
         """Open a key for signing. Takes as long as the file's key derivation (half a second). Raises SecretError."""
         document = self._read(name)
@@ -84,7 +90,7 @@ class Keystore:
         key = bytearray(plain)
         del plain
         try:
-            signer = LocalSigner(key, name, clock, deadline_ahead_s)
+            signer = LocalSigner(key, name, clock, deadline_ahead_s, spent)
         except SignerError:
             raise SecretError(f"key {name} opens but holds no usable key; restore the file from its backup") from None
         if address_bytes(signer.address) != _address(document, name):

@@ -19,6 +19,7 @@ from agent.domain.plan import Signed, Unsigned
 from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.memory import KeyPage
+from agent.keys.spent import Spent
 from agent.keys.steps import steps
 from agent.ports import Clock, Custody
 
@@ -34,15 +35,21 @@ _EMPTY_KECCAK = "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a47
 class LocalSigner:
     """An EOA's key in a locked page. Satisfies the ports Signer and Account. Safe to use from several threads."""
 
-    __slots__ = ("_ahead_s", "_clock", "_key", "_key_id", "_point", "_policies", "address")
+    __slots__ = ("_ahead_s", "_clock", "_key", "_key_id", "_point", "_policies", "_spent", "address")
 
     def __init__(
-        self, key: bytearray, key_id: str = "", clock: Clock | None = None, deadline_ahead_s: int = DEADLINE_AHEAD_S
+        self,
+        key: bytearray,
+        key_id: str = "",
+        clock: Clock | None = None,
+        deadline_ahead_s: int = DEADLINE_AHEAD_S,
+        spent: Spent | None = None,
     ) -> None:
         """Takes `key` (32 bytes, big endian) over and zeroes it. Raises SignerError for a number that is no key.
 
-        `clock` must be the chain's; without one, deadlines are only checked to be finite.
+        `clock` must be the chain's; without one, deadlines are only checked to be finite. `spent`: for rules with windows.
         """
+        self._spent = spent
         self._key = KeyPage(key)
         self._policies: dict[int, KeyPolicy] = {}
         self._clock, self._ahead_s = clock, deadline_ahead_s
@@ -77,11 +84,16 @@ class LocalSigner:
 
     def sign_now(self, unsigned: Unsigned) -> Signed:
         """Sign calls or typed data within the policy. Raises SignerError, and then nothing was signed."""
-        work = steps(unsigned, self._policies, self.address, self._key_id, self._deadline_s_max())
+        work = steps(unsigned, self._policies, self.address, self._key_id, self._deadline_s_max(), self._spent)
         try:
             wanted = next(work)
             while True:
-                wanted = work.send(self._sign_digest(wanted.digest))
+                try:
+                    signature = self._sign_digest(wanted.digest)
+                except SignerError as error:
+                    work.throw(error)  # gives back what was set aside, and raises it
+                else:
+                    wanted = work.send(signature)
         except StopIteration as done:
             signed: Signed = done.value
             return signed

@@ -13,7 +13,7 @@ import msgspec
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, TypedData
-from agent.keys.bounds import NO_HOOKS, Act, KeyPolicy, check_deadline, check_tokens, exact, norm
+from agent.keys.bounds import NO_HOOKS, Act, KeyPolicy, Rule, check_deadline, check_tokens, exact, norm
 from agent.keys.swaps import V2_IN, V2_OUT, V3_IN, V3_OUT, V4, read_swap
 
 EXECUTE: Final = "0x3593564c"  # UniversalRouter.execute(bytes,bytes[],uint256)
@@ -77,6 +77,7 @@ def swap_policy(
     gas_fee_max: int,
     gas_limit_max: int,
     anchor: str = "",
+    rules: tuple[Rule, ...] = (),
 ) -> KeyPolicy:
     """The usual policy: swap through one router, approve each ERC-20 of `tokens` to Permit2, anchor the journal. No value is sent.
 
@@ -86,7 +87,7 @@ def swap_policy(
     contracts[router] = frozenset({EXECUTE})
     if anchor:
         contracts[anchor] = frozenset({ANCHOR})
-    return KeyPolicy(chain_id, owner, router, permit2, tokens, contracts, gas_fee_max, gas_limit_max, anchor=anchor)
+    return KeyPolicy(chain_id, owner, router, permit2, tokens, contracts, gas_fee_max, gas_limit_max, anchor=anchor, rules=rules)
 
 
 def check_calls(policy: KeyPolicy, unsigned: Calls, deadline_s_max: int | None = None) -> Meaning:

@@ -13,6 +13,7 @@ from agent.domain.errors import SignerError, SignerUnavailableError
 from agent.domain.plan import Signed, Unsigned
 from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
+from agent.keys.spent import Spent
 from agent.keys.steps import Preimage, steps
 from agent.ports import Clock, Custody
 
@@ -53,7 +54,7 @@ class Key(Protocol):
 class RemoteSigner:
     """Satisfies the port Signer over a `Key`. Signs nothing until `allow` has given it a policy, one for each chain."""
 
-    __slots__ = ("_ahead_s", "_clock", "_is_closed", "_key", "_patience_s", "_policies")
+    __slots__ = ("_ahead_s", "_clock", "_is_closed", "_key", "_patience_s", "_policies", "_spent")
 
     def __init__(
         self,
@@ -61,8 +62,10 @@ class RemoteSigner:
         clock: Clock | None = None,
         deadline_ahead_s: int = DEADLINE_AHEAD_S,
         patience_s: float = PATIENCE_S,
+        spent: Spent | None = None,
     ) -> None:
-        """`clock` must be the chain's; without one, deadlines are only checked to be finite."""
+        """`clock` must be the chain's; without one, deadlines are only checked to be finite. `spent`: for rules with windows."""
+        self._spent = spent
         self._key, self._clock, self._ahead_s, self._patience_s = key, clock, deadline_ahead_s, patience_s
         self._policies: dict[int, KeyPolicy] = {}
         self._is_closed = False
@@ -92,11 +95,16 @@ class RemoteSigner:
         if self._is_closed:
             raise SignerError(f"key {self.key_id} is closed; open it again")
         latest_s = None if self._clock is None else self._clock.now_ns() // 1_000_000_000 + self._ahead_s
-        work = steps(unsigned, self._policies, self.address, self.key_id, latest_s)
+        work = steps(unsigned, self._policies, self.address, self.key_id, latest_s, self._spent)
         try:
             wanted = next(work)
             while True:
-                wanted = work.send(await self._signature(wanted))
+                try:
+                    signature = await self._signature(wanted)
+                except SignerError as error:
+                    work.throw(error)  # gives back what was set aside, and raises it
+                else:
+                    wanted = work.send(signature)
         except StopIteration as done:
             signed: Signed = done.value
             return signed

@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from agent.domain.errors import SignerError
+from agent.domain.errors import SignatureUnknownError, SignerError
 from agent.domain.plan import Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
-from agent.keys.bounds import KeyPolicy
+from agent.keys.bounds import Act, KeyPolicy
 from agent.keys.digest import (
     Transaction,
     address_bytes,
@@ -21,7 +21,9 @@ from agent.keys.digest import (
     transaction_raw,
     typed_preimage,
 )
-from agent.keys.policy import PermitCall, check_calls, check_typed
+from agent.keys.policy import PermitCall, act_of, check_calls, check_typed
+from agent.keys.rules import charged
+from agent.keys.spent import Reserved, Spent
 
 SIGNATURE_BYTES = 65
 
@@ -45,17 +47,27 @@ Steps = Generator[Preimage, bytes, Signed]
 
 
 def steps(
-    unsigned: Unsigned, policies: Mapping[int, KeyPolicy], address: str, key_id: str, deadline_s_max: int | None = None
+    unsigned: Unsigned,
+    policies: Mapping[int, KeyPolicy],
+    address: str,
+    key_id: str,
+    deadline_s_max: int | None = None,
+    spent: Spent | None = None,
 ) -> Steps:
     """Yields each thing to sign, is sent its signature (r, s, v: 65 bytes, s low, v 27 or 28), and returns what is signed.
 
-    Raises SignerError for what the policy of its chain does not allow, before the first thing is yielded.
+    Raises SignerError for what the policy of its chain does not allow, before the first thing is yielded. What a key raises is
+    thrown in: only a refusal (no SignatureUnknownError) gives back what was set aside in `spent`.
     """
     match unsigned:
         case Calls():
-            return (yield from _calls(unsigned, _policy(policies, unsigned.chain_id, key_id), address, deadline_s_max))
+            policy = _policy(policies, unsigned.chain_id, key_id)
+            meaning = check_calls(policy, unsigned, deadline_s_max)
+            _check_slots(unsigned, meaning.permits, policy, deadline_s_max)
+            return (yield from _within(_set_aside(policy, meaning.acts, unsigned, spent), _calls(unsigned, address)))
         case TypedData():
-            check_typed(_policy(policies, unsigned.domain.get("chainId"), key_id), unsigned, deadline_s_max)
+            policy = _policy(policies, unsigned.domain.get("chainId"), key_id)
+            charged(policy.rules, (act_of(check_typed(policy, unsigned, deadline_s_max), policy),))
             return SignedTyped(unsigned.order_id, (yield _typed(unsigned)), address)
         case VenueRequest():
             raise SignerError(f"key {key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
@@ -72,9 +84,27 @@ def _typed(typed: TypedData) -> Preimage:
     return Preimage("typed", typed_preimage(typed), typed)
 
 
-def _calls(unsigned: Calls, policy: KeyPolicy, address: str, deadline_s_max: int | None) -> Steps:
-    meaning = check_calls(policy, unsigned, deadline_s_max)
-    _check_slots(unsigned, meaning.permits, policy, deadline_s_max)
+def _set_aside(policy: KeyPolicy, acts: Sequence[Act], unsigned: Calls, spent: Spent | None) -> Reserved | None:
+    charges = charged(policy.rules, acts) if policy.rules else ()
+    if not charges:
+        return None
+    if spent is None:
+        raise SignerError(f"policy: rule {charges[0].rule.name!r} has a window, and this key keeps no count of what it signed")
+    return spent.reserve(f"{unsigned.chain_id}:{unsigned.nonce}", charges)
+
+
+def _within(held: Reserved | None, work: Steps) -> Steps:
+    try:
+        return (yield from work)
+    except SignatureUnknownError:
+        raise
+    except SignerError:
+        if held is not None:
+            held.release()
+        raise
+
+
+def _calls(unsigned: Calls, address: str) -> Steps:
     call = unsigned.calls[0]
     data = bytearray(call.data)
     for slot in unsigned.slots:

@@ -1,0 +1,81 @@
+"""What the user allows a key to do, beyond the hard rules: the first rule that matches an act decides about it.
+
+Rules see acts as they were read from the bytes (`policy`), so nobody can talk about one thing and sign another. An act that no
+rule matches is refused. Without any rule, whatever the hard rules pass is allowed. Taking a transaction back moves nothing and
+takes risk away, so only a rule that names it can forbid it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from agent.domain.errors import SignerError
+from agent.keys.bounds import ANY_AMOUNT, Act, Rule
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What decided about an act. `rule` empty: none matched. `why` empty: it is allowed, as far as no window is used up."""
+
+    act: Act
+    rule: str
+    why: str
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """What an allowed swap takes out of a rule's window."""
+
+    rule: Rule
+    token: str
+    units: int
+
+
+def judge(rules: Sequence[Rule], acts: Sequence[Act]) -> list[Verdict]:
+    """One verdict for each act, in order."""
+    return [_verdict(rules, act) for act in acts]
+
+
+def charged(rules: Sequence[Rule], acts: Sequence[Act]) -> list[Charge]:
+    """What the acts take out of windows, one charge for each rule and token. SignerError for the first act that is not allowed."""
+    found: dict[tuple[str, str], Charge] = {}
+    for act, verdict in zip(acts, judge(rules, acts), strict=True):
+        if verdict.why:
+            raise SignerError(f"policy: {verdict.why}")
+        rule = next((one for one in rules if one.name == verdict.rule), None)
+        if rule is not None and rule.window_max is not None and act.kind == "swap":
+            key = rule.name, act.given
+            before = found[key].units if key in found else 0
+            found[key] = Charge(rule, act.given, before + act.amount)
+    return list(found.values())
+
+
+def _verdict(rules: Sequence[Rule], act: Act) -> Verdict:
+    rule = next((one for one in rules if _matches(one, act)), None)
+    if rule is None and act.kind == "take_back":
+        return Verdict(act, "", "")
+    if rule is None:
+        return Verdict(act, "", f"no rule allows to {_words(act)}; add one under [[policy]]" if rules else "")
+    if rule.effect == "deny":
+        return Verdict(act, rule.name, f"rule {rule.name!r} forbids to {_words(act)}")
+    if rule.amount_max is not None and act.amount > rule.amount_max:
+        much = "an amount that the bytes do not say" if act.amount == ANY_AMOUNT else f"{act.amount} units"
+        return Verdict(act, rule.name, f"rule {rule.name!r} allows {rule.amount_max} units of {act.given} at once, this is {much}")
+    return Verdict(act, rule.name, "")
+
+
+def _matches(rule: Rule, act: Act) -> bool:
+    if act.kind == "take_back":
+        return act.kind in rule.kinds
+    pairs = ((rule.kinds, act.kind), (rule.contracts, act.contract), (rule.given, act.given), (rule.received, act.received))
+    return all(not wanted or found in wanted for wanted, found in pairs)
+
+
+def _words(act: Act) -> str:
+    match act.kind:
+        case "swap":
+            return f"swap {act.given} for {act.received}"
+        case "approve" | "permit":
+            return f"{act.kind} {act.given}"
+        case "anchor":
+            return "anchor the journal's head"
+        case "take_back":
+            return "take a transaction back"

@@ -1,0 +1,160 @@
+"""What the settings allow the wallet's key: the hard rules of each venue on a chain, and the user's own rules on top.
+
+Here the symbols and whole coins that people write become addresses and units, once, at the start.
+"""
+
+from typing import Any
+
+import msgspec
+
+from agent.config import Loaded, PolicyRule
+from agent.domain.amount import parse_units
+from agent.domain.errors import ConfigError, SignerError, UsageError
+from agent.domain.plan import Call, Calls, TypedData
+from agent.keys.bounds import Act, KeyPolicy, Rule
+from agent.keys.policy import act_of, check_calls, check_typed, swap_policy
+from agent.keys.rules import Verdict, charged, judge
+from agent.keys.spent import Spent
+from agent.ports import Clock
+
+GWEI = 10**9
+
+
+def policy_of(loaded: Loaded, name: str, section: Any, owner: str, chain_id: int) -> KeyPolicy:
+    """What `owner`'s key may sign for a venue: swaps through its router, exact approvals to Permit2, heads of the journal.
+
+    Raises ConfigError for a rule that names a token or a venue that the settings do not know.
+    """
+    risk, contracts = loaded.settings.risk, section.contracts
+    fee_max = int(risk.gas_fee_cap_gwei.partition(".")[0] or 0) * GWEI + GWEI
+    tokens = frozenset(token.address for token in section.tokens)
+    return swap_policy(
+        chain_id,
+        owner,
+        contracts.universal_router,
+        contracts.permit2,
+        tokens,
+        fee_max,
+        risk.gas_limit_max,
+        contracts.audit_anchor,
+        rules_of(loaded, name, section),
+    )
+
+
+def rules_of(loaded: Loaded, name: str, section: Any) -> tuple[Rule, ...]:
+    """The user's rules as one venue sees them, in order. A rule about tokens that this venue has not does not concern it."""
+    rules = loaded.settings.policy
+    _refuse_unknown(loaded)
+    concerned = [rule for rule in rules if not rule.venues or name in rule.venues]
+    found = (_rule(rule, section) for rule in concerned)
+    kept = tuple(rule for rule in found if rule is not None)
+    if rules and not kept:  # without rules everything would be allowed, and with some nothing is that none of them allows
+        return (Rule("nothing here", "deny"),)
+    return kept
+
+
+def spent_of(loaded: Loaded, clock: Clock, *, read_only: bool = False) -> Spent | None:
+    """What went through windows, where a rule has one. Raises SignerError when its file is damaged."""
+    if not any(rule.window_s for rule in loaded.settings.policy):
+        return None
+    return Spent(loaded.home / "spent.jsonl", clock, read_only=read_only)
+
+
+def _rule(rule: PolicyRule, section: Any) -> Rule | None:
+    tokens = {token.symbol: token for token in section.tokens}
+    given, received = ([tokens[one] for one in names if one in tokens] for names in (rule.give, rule.receive))
+    if (rule.give and not given) or (rule.receive and not received):
+        return None
+    units = [
+        parse_units(text, given[0].decimals, f"rule {rule.name!r}") if text else None for text in (rule.amount_max, rule.window_max)
+    ]
+    return Rule(
+        rule.name,
+        rule.effect,
+        frozenset(rule.acts),
+        given=frozenset(token.address.lower() for token in given),
+        received=frozenset(token.address.lower() for token in received),
+        amount_max=units[0],
+        window_s=rule.window_s,
+        window_max=units[1],
+    )
+
+
+def _refuse_unknown(loaded: Loaded) -> None:
+    rules, sections = loaded.settings.policy, loaded.venues
+    known = {token.symbol for section in sections.values() for token in getattr(section, "tokens", ())}
+    names = [rule.name for rule in rules]
+    for rule in rules:
+        where = f"{loaded.path.name}: rule {rule.name!r} of [[policy]]"
+        if names.count(rule.name) > 1:
+            raise ConfigError(f"{where} is there twice; give each its own name, which its window is counted by")
+        for symbol in (*rule.give, *rule.receive):
+            if symbol not in known:
+                raise ConfigError(
+                    f"{where}: no venue lists a token {symbol[:16]!r}; name one of {', '.join(sorted(known)) or 'none'}"
+                )
+        for venue in rule.venues:
+            if venue not in sections:
+                raise ConfigError(f"{where}: there is no venue {venue[:40]!r}; name one of {', '.join(sorted(sections))}")
+
+
+# -- explaining --------------------------------------------------------------------------------------------------------
+
+
+def read_request(raw: bytes) -> Calls | TypedData:
+    """A request as people keep it, in JSON: a call (chain_id, to, data, value, gas_limit, gas_fee_max) or EIP-712 typed data.
+
+    Raises UsageError for anything else; whole numbers may be given as text.
+    """
+    try:
+        found = msgspec.json.decode(raw)
+        if isinstance(found, dict) and "primaryType" in found:
+            types = {name: fields for name, fields in found["types"].items() if name != "EIP712Domain"}
+            return TypedData("check", found["domain"], types, found["primaryType"], found["message"])
+        call = msgspec.convert(found, type=_Request, strict=False)
+        data = bytes.fromhex(call.data.removeprefix("0x"))
+    except (msgspec.MsgspecError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UsageError(f"this is no request that can be checked ({str(error)[:120]}); see docs/policy.md for the form") from None
+    target = (Call(call.to, data, call.value),)
+    return Calls("check", call.chain_id, target, (), 0, call.gas_limit, call.gas_fee_max, 0)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a key would say to a request. `refused` empty: it would sign. `left`: what the rule's window still allows, in units."""
+
+    verdicts: tuple[Verdict, ...]
+    refused: str
+    left: dict[str, int]
+
+
+def judged(policy: KeyPolicy, request: Calls | TypedData, spent: Spent | None) -> Finding:
+    """Without a key, and without setting anything aside."""
+    try:
+        acts = _acts(policy, request)
+    except SignerError as error:
+        return Finding((), str(error), {})
+    verdicts = tuple(judge(policy.rules, acts))
+    refused = next((f"policy: {one.why}" for one in verdicts if one.why), "")
+    left: dict[str, int] = {}
+    for charge in charged(policy.rules, acts) if not refused else ():
+        rule = charge.rule
+        assert rule.window_max is not None, "only rules with windows charge"
+        left[rule.name] = rule.window_max - (spent.used(rule.name, charge.token) if spent else 0)
+        if charge.units > left[rule.name]:
+            refused = f"policy: rule {rule.name!r} has {left[rule.name]} units of {charge.token} left, this takes {charge.units}"
+    return Finding(verdicts, refused, left)
+
+
+def _acts(policy: KeyPolicy, request: Calls | TypedData) -> tuple[Act, ...]:
+    if isinstance(request, Calls):
+        return check_calls(policy, request).acts
+    return (act_of(check_typed(policy, request), policy),)
+
+
+class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    chain_id: int
+    to: str
+    data: str = "0x"
+    value: int = 0
+    gas_limit: int = 21_000
+    gas_fee_max: int = 0
