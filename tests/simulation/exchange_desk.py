@@ -83,7 +83,7 @@ async def trading(
     settings = (BINANCE if settings.get("exchange", "binance") == "binance" else {}) | settings
     config = ccxt_exchange.Config(
         url=sandbox.url,
-        ws_url=sandbox.ws_url,
+        ws_url=settings.pop("ws_url", sandbox.ws_url),
         api_key=api_key,
         secret="env:EXCHANGE_SECRET",
         symbols=("ETH/USDT",),

@@ -188,7 +188,7 @@ class OrderLine:
     def _count(self, answer: Answer) -> None:
         """What the exchange says that was used, and how long it wants to be left alone."""
         used = {(one.rate_limit_type, one.interval, one.interval_num): one.count for one in answer.rate_limits}
-        self._client.budget.counted(answer.status, used.get(WEIGHT, 0), used.get(ORDERS, 0), _retry_s(answer.error))
+        self._client.budget.counted(answer.status, used.get(WEIGHT, 0), used.get(ORDERS, 0), retry_s(answer.error))
 
     async def _drop(self, why: str) -> None:
         """The connection is over, and with it every answer that was still to come."""
@@ -210,7 +210,7 @@ def _silence(waiter: asyncio.Future[Answer], why: str) -> None:
         waiter.set_exception(NoAnswerError(why))
 
 
-def _retry_s(error: Mapping[str, Any] | None) -> int:
+def retry_s(error: Mapping[str, Any] | None) -> int:
     """Whole seconds from the exchange's now to the moment that it names, rounded up; -1 if it names none."""
     data = (error or {}).get("data")
     if not isinstance(data, dict):

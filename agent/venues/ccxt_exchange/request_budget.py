@@ -76,7 +76,8 @@ class RequestBudget:
         self.counted(status, weight, orders, _whole(told.get(RETRY_HEADER, ""), -1))
 
     def counted(self, status: int, weight: int, orders: int, retry_s: int = -1) -> None:
-        """Correct the count by what a reply says was used. The exchange's figure wins if it is higher: others may share our address.
+        """Correct the count by what a reply says was used. The exchange's figure wins if it is higher: others may share our
+        address.
 
         `retry_s`: how long the exchange wants to be left alone, where it says so; -1 if not.
         """
