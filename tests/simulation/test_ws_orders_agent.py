@@ -14,6 +14,7 @@ import pytest
 from agent.app import running_engine
 from agent.config import load
 from agent.domain.amount import group_asset, parse_amount
+from agent.domain.errors import VenueError
 from agent.domain.events import OrderSent
 from agent.domain.instrument import Side
 from agent.domain.intent import Intent
@@ -21,11 +22,12 @@ from agent.domain.order import IN_DOUBT
 from agent.engine.loop import Engine
 from agent.journal.sqlite import SqliteJournal
 from agent.simulation.exchange import Exchange, ExchangeConfig, start_exchange
+from agent.venues.ccxt_exchange import binance_ws_orders
 from agent.venues.ccxt_exchange.binance_ws_orders import OrderLine
 
 pytestmark = pytest.mark.timeout(120)
 WAIT_S, PARENTS, FAULTS_MOST, SECOND = 60.0, 4, 5, 10**9
-SEEDS, SEEDS_NIGHTLY = range(4), range(4, 60)
+SEEDS, SEEDS_NIGHTLY = range(3), range(3, 60)
 Strike = tuple[str, dict[str, object]]
 
 SETTINGS = """home = "."
@@ -42,6 +44,7 @@ groups = { ETH = "ETH", USDT = "USDT" }
 orders_over = "websocket"
 recv_window_ms = 1_000
 request_timeout_ms = 400
+stale_ms = 2_000
 """
 
 
@@ -63,7 +66,8 @@ def strikes(roll: random.Random) -> list[Strike]:
         ("end_stream", {"kind": "serverShutdown"}),
         ("clock_offset", {"offset_ms": roll.choice((-3_000, 3_000))}),
     ]
-    return roll.sample(known, roll.randrange(1, FAULTS_MOST + 1))
+    found = roll.sample(known, roll.randrange(1, FAULTS_MOST + 1))
+    return [*found, ("stall_stream", {"kind": "user"})] if roll.random() < 0.5 else found  # then only asking tells
 
 
 @contextlib.asynccontextmanager
@@ -110,15 +114,32 @@ async def a_day(home: Path, seed: int) -> int:
             if roll.random() < 0.3:
                 await engine.cancel(f"p{number}")
         exchange.clear_faults()
-        async with asyncio.timeout(WAIT_S):
-            for name in list(engine.state.parents):
-                await engine.finished(name)
-            while engine.state.working:  # noqa: ASYNC110  # an order that is settled late has no event of its own
-                await asyncio.sleep(0.05)
-        assert await engine.reconcile() == []
-        agrees(exchange, engine)
-        line: OrderLine = engine._venues["binance"]._line  # type: ignore[attr-defined]
-        return next(line._numbers) - 1
+        return await settled(exchange, engine)
+
+
+async def a_silent_sale(home: Path) -> None:
+    """An order trades, its answer is lost, and the private stream does not tell either."""
+    async with trading(home, 7) as (exchange, engine):
+        exchange.fault("drop_reply", on="place")
+        exchange.fault("stall_stream", kind="user")
+        quantity = parse_amount("3", group_asset("ETH"))
+        sale = Intent("p0", "main", "test", "sell", quantity, "USDT", 200, engine.now_ns() + 8 * SECOND)
+        assert await engine.submit(sale) == ()
+        assert await settled(exchange, engine) > 0
+        assert engine.state.parents["p0"].status == "FILLED"
+
+
+async def settled(exchange: Exchange, engine: Engine) -> int:
+    """Everything has ended, and the journal is right about it; how many requests left over the WebSocket."""
+    async with asyncio.timeout(WAIT_S):
+        for name in list(engine.state.parents):
+            await engine.finished(name)
+        while engine.state.working:  # noqa: ASYNC110  # an order that is settled late has no event of its own
+            await asyncio.sleep(0.05)
+    assert await engine.reconcile() == []
+    agrees(exchange, engine)
+    line: OrderLine = engine._venues["binance"]._line  # type: ignore[attr-defined]
+    return next(line._numbers) - 1
 
 
 def agrees(exchange: Exchange, engine: Engine) -> None:
@@ -146,3 +167,13 @@ def sent(home: Path) -> list[str]:
 async def test_days_of_faults_leave_nothing_lost_and_nothing_twice(tmp_path: Path, seed: int) -> None:
     assert await a_day(tmp_path, seed) > 0
     assert max(Counter(sent(tmp_path)).values()) == 1
+
+
+async def test_a_sale_that_nobody_tells_of_is_asked_for(tmp_path: Path) -> None:
+    await a_silent_sale(tmp_path)
+
+
+async def test_a_line_that_takes_silence_for_a_refusal_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binance_ws_orders, "NoAnswerError", VenueError)
+    with pytest.raises(AssertionError):
+        await a_silent_sale(tmp_path)
