@@ -3,7 +3,7 @@
 It is the sandbox and no stub, because the adapter reads one story from four sides (REST, answers, private and market streams), and
 only an exchange that really matches tells it without a contradiction. So that the sandbox's own work is in no figure, clients talk
 to the relay: it passes bytes on as they are, and holds the one clock, from the moment at which it hands a tick to the client's
-socket until it receives the bytes of the order. `python -m benchmarks.loopback_exchange` answers one JSON line for each that it reads.
+socket until it receives the bytes of the order. `python -m benchmarks.loopback_exchange` answers one JSON line for each line.
 """
 
 import asyncio
