@@ -13,8 +13,9 @@ import aiohttp
 import msgspec
 import pytest
 from exchange_desk import SELL, SYMBOL, Desk, fills, has, listening, reports, started, states, trading
-from ws_line import Line, line_to
+from ws_line import Line, line_to, unchanged
 
+from agent.cli.doctor_venues import _orders
 from agent.domain.errors import OutcomeUnknown, VenueError
 from agent.domain.order import OrderState
 from agent.domain.plan import Approved
@@ -146,8 +147,38 @@ async def test_an_answer_that_comes_too_late_is_ignored(desk: Desk, exchange: Ex
         return "answer_ignored" in told
 
     await until(is_told)
-    assert order_line(desk).is_up
     assert resting(exchange) == ["o1", "o2"]
+
+
+async def test_a_line_on_which_nothing_is_heard_is_given_up_and_what_comes_next_takes_rest(
+    exchange: Exchange, desk: Desk, line: Line
+) -> None:
+    await desk.send(desk.place("o1", "buy", 260_000, 10_000, "GTC"))
+    line.answers = lambda _: []
+    with pytest.raises(OutcomeUnknown, match="no answer in time"):
+        await desk.send(desk.place("o2", "buy", 260_100, 10_000, "GTC"))
+    before = order_line(desk)._socket
+    assert before is not None
+    assert not order_line(desk).is_up
+    assert states(await desk.send(desk.cancel("c1", "o1")), "o1") == [S.CANCELLED]
+    assert line.methods == ["order.place"] * 2
+    line.answers = unchanged
+    await until(lambda: order_line(desk).is_up)
+    assert before.closed
+    assert states(await desk.send(desk.cancel("c2", "o2")), "o2") == [S.CANCELLED]
+    assert line.methods == ["order.place"] * 2 + ["order.cancel"]
+
+
+async def test_a_slow_answer_on_a_line_that_speaks_is_no_reason_to_give_it_up(exchange: Exchange, desk: Desk, line: Line) -> None:
+    before = order_line(desk)._socket
+    exchange.fault("slow_reply", on="place", delay_ms=700)
+    slow = asyncio.create_task(desk.send(desk.place("o1", "buy", 260_000, 10_000, "GTC")))
+    await until(lambda: resting(exchange) == ["o1"])
+    await desk.send(desk.place("o2", "buy", 260_100, 10_000, "GTC"))
+    with pytest.raises(OutcomeUnknown):
+        await slow
+    assert order_line(desk).is_up
+    assert order_line(desk)._socket is before
 
 
 async def test_a_connection_cut_after_the_write_leaves_all_that_was_under_way_in_doubt(
@@ -286,6 +317,17 @@ async def test_an_order_that_the_key_did_not_approve_is_not_sent(desk: Desk, lin
 
 def _approved(desk: Desk) -> Any:
     return Approved(desk.place("o1", "buy", 260_000, 10_000, "GTC"))
+
+
+async def test_the_doctor_says_which_way_orders_take(exchange: Exchange, desk: Desk, line: Line) -> None:
+    assert [(one.name, one.level) for one in _orders("binance", desk.venue)] == [("binance orders", "ok")]
+    line.is_refusing = True
+    async with trading(exchange, ws_url=line.url, **WEBSOCKET) as other:
+        assert [(one.level, one.text) for one in _orders("binance", other.venue)] == [
+            ("warn", "the WebSocket API cannot be reached, so orders take REST")
+        ]
+    async with trading(exchange) as plain:
+        assert _orders("binance", plain.venue) == []
 
 
 # -- up and down -------------------------------------------------------------------------------------------------------

@@ -63,6 +63,11 @@ class BinanceSpot:
         """How far that may be off: half the round trip of the measurement, rounded up."""
         return -(-self._client.uncertainty_ns // MS)
 
+    @property
+    def is_order_line_up(self) -> bool | None:
+        """Whether orders leave over the WebSocket API now; None where the settings want REST."""
+        return None if self._line is None else self._line.is_up
+
     # -- the four verbs -----------------------------------------------------------------------------------------------
 
     async def stream(self) -> AsyncIterator[VenueEvent]:

@@ -2,7 +2,8 @@
 
 The answers are those of REST and are judged by its rules. Where none comes in time, or the connection ends first, nobody knows what
 became of the request, and it is asked about by its own id; an answer that comes after that is ignored. While the connection is down
-`is_up` says so and orders take REST: nothing of them has been written yet, so none can arrive twice.
+`is_up` says so and orders take REST: nothing of them has been written yet, so none can arrive twice. A connection on which nothing
+at all was heard for so long as a request may take is given up, so that what comes next does not vanish on it too.
 Source: Binance spot WebSocket API documentation (request and response format, rate limits, trading requests).
 """
 
@@ -71,7 +72,10 @@ class OrderLine:
         self._waiting: dict[int | str | None, asyncio.Future[Answer]] = {}
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._is_ending = False
+        self._frames = 0  # that were heard
         self._keeper: asyncio.Task[None] | None = None
+        self._end: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[bool]] = set()
 
     @property
     def is_up(self) -> bool:
@@ -101,7 +105,7 @@ class OrderLine:
         timer: asyncio.TimerHandle | None = None
         try:
             await socket.send_frame(frame, aiohttp.WSMsgType.TEXT)
-            timer = loop.call_later(self._patience_s, _silence, waiter, "no answer in time")
+            timer = loop.call_later(self._patience_s, self._late, waiter, socket, self._frames)
             answer = await waiter
         except (aiohttp.ClientError, OSError) as error:  # how much of it was written is not told
             raise NoAnswerError(type(error).__name__) from None
@@ -115,9 +119,11 @@ class OrderLine:
 
     async def close(self) -> None:
         """For good. Whoever still waits is told that no answer comes. Never fails."""
+        if self._end is not None:
+            self._end.cancel()
         if self._keeper is not None:
             self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await asyncio.gather(self._keeper, *self._closing, return_exceptions=True)
         await self._drop("closed")
 
     # -- private ------------------------------------------------------------------------------------------------------
@@ -158,12 +164,12 @@ class OrderLine:
             self._is_ending = False
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """Pass answers on until the connection ends. When the exchange announces that, what is under way still has its time."""
+        """Pass answers on until the connection ends. Where that is known before, what is under way still has its time."""
         why = "closed"
         try:
             while not self._is_ending:
                 self._heard(await text_from(self._client.name, socket))
-            why = "the exchange announced its end"
+            why = "its end was announced, or nothing was heard on it"
             async with asyncio.timeout(self._patience_s):
                 while self._waiting:
                     self._heard(await text_from(self._client.name, socket))
@@ -173,7 +179,20 @@ class OrderLine:
             await self._drop(why)
         observe.order_line_lost(self._client.name, why)
 
+    def _late(self, waiter: asyncio.Future[Answer], socket: aiohttp.ClientWebSocketResponse, frames: int) -> None:
+        """No answer in time. Where nothing else was heard meanwhile either, nothing new leaves by this connection any more."""
+        _silence(waiter, "no answer in time")
+        if self._frames == frames and self._socket is socket and not self._is_ending:
+            self._is_ending = True  # what is under way on it still has its time
+            self._end = asyncio.get_running_loop().call_later(self._patience_s, self._hang_up, socket)
+
+    def _hang_up(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        closing = asyncio.create_task(socket.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
     def _heard(self, raw: str) -> None:
+        self._frames += 1
         answer = read_answer(raw)
         self._count(answer)
         if answer.event is not None:
@@ -208,6 +227,7 @@ class OrderLine:
 def _silence(waiter: asyncio.Future[Answer], why: str) -> None:
     if not waiter.done():
         waiter.set_exception(NoAnswerError(why))
+        waiter.exception()  # it counts as heard also where nobody waits any more
 
 
 def retry_s(error: Mapping[str, Any] | None) -> int:
