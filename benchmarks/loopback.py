@@ -4,14 +4,15 @@ The whole engine with its journal (`process`) and its key, and the product's own
 over the WebSocket API. The exchange is another process (`loopback_exchange`), which notes when a tick is handed to its socket and
 when the order's bytes are received, so that both ways through the kernel and the waking of our process are in the figure. The echo
 answers every tick with a fixed frame of an order's length, over the same kinds of sockets, with the same client library and nothing
-in between: below that nobody gets with it. One tick at a time, each when the one before has settled.
+in between: below that nobody gets with it. Both are on uvloop, as `isthmus run` is with the extra [fast]. One tick at a time, each
+when the one before has settled.
 """
 
 import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,8 @@ class Echo:
 
 def run(rounds: int = ROUNDS, calls: int = CALLS) -> list[Result]:
     observe.open_log(level="critical")
-    with tempfile.TemporaryDirectory() as folder, awake():
-        ours, floor = asyncio.run(_taken(Path(folder), rounds, calls))
+    with tempfile.TemporaryDirectory() as folder, awake(), asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        ours, floor = runner.run(_taken(Path(folder), rounds, calls))
     times = f"{ours.median_us / floor.median_us:.1f} times the floor"
     tail = f", p99 {ours.p99_us / floor.p99_us:.1f} times its p99" if ours.p99_us and floor.p99_us else ""
     return [beside("tick to order, exchange-observed, journal `process`", ours, "echo floor, aiohttp", floor, times + tail)]
@@ -172,6 +173,15 @@ async def _taken(folder: Path, rounds: int, calls: int) -> tuple[Sample, Sample]
                 ours += turns[0]
                 floor += turns[1]
     return sample(ours), sample(floor)
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop for the agent and for the echo, as `isthmus run` has it with the extra [fast]; without it asyncio's own."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return None
+    return new_event_loop
 
 
 @contextlib.asynccontextmanager
