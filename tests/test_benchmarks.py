@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent import observe
 from agent.liquidity.depth import Depth
-from benchmarks import chart, growth, market_data, network, optimality, order_book, page, routing, signing, steps
+from benchmarks import chart, growth, loopback, market_data, network, optimality, order_book, page, routing, signing, steps
 from benchmarks.catalogue import about, names
 from benchmarks.markets import Shape, build_instance
 from benchmarks.measure import P99_CALLS_MIN, Result, alternately, calls_of, sample
@@ -73,6 +74,17 @@ def test_the_other_hot_benchmarks_without_peers() -> None:
     rows = [*order_book.run(rounds=2, calls=20), *signing.run(rounds=2, calls=5), *market_data.run(2_000)]
     assert all(map(is_sane, rows))
     assert all(row.ours_p99_us is None for row in rows), "a p99 of so few calls is noise"
+
+
+def test_an_order_that_the_exchange_sees_is_slower_than_an_echo() -> None:
+    try:
+        (row,) = loopback.run(rounds=2, calls=12)
+    finally:
+        observe.open_log()  # a benchmark is silent
+    assert is_sane(row)
+    assert row.ratio is not None
+    assert 0 < row.ratio < 1, "nobody is faster than an echo"
+    assert row.note.endswith(" times the floor")
 
 
 def test_nobody_beats_the_route_on_a_few_instances() -> None:

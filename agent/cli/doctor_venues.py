@@ -36,7 +36,7 @@ async def _venue(loaded: Loaded, name: str, section: Any) -> list[Check]:
         return [failed(f"{name} reachable", error, "check its address and the network")]
     try:
         found = [Check(f"{name} reachable", "ok", section.kind + (", on this machine" if is_local(section) else ", live"))]
-        found += _clock(name, venue)
+        found += _clock(name, venue) + _orders(name, venue)
         if venue.profile.chain_id is not None:
             found.append(Check(f"{name} chain id", "ok", str(venue.profile.chain_id)))
             found.append(await _head(name, venue, is_here=is_local(section)))
@@ -55,6 +55,15 @@ def _clock(name: str, venue: Venue) -> list[Check]:
     level: Level = "fail" if abs(offset) > SKEW_FAIL_MS else "warn" if abs(offset) > SKEW_WARN_MS else "ok"
     fix = "run an NTP client on this machine; the exchange refuses requests that are too early or too late"
     return [Check(f"{name} clock", level, f"{offset:+d} ms against this machine", fix)]
+
+
+def _orders(name: str, venue: Venue) -> list[Check]:
+    """The way that orders take, where the settings choose a faster one than REST."""
+    is_up = getattr(venue, "is_order_line_up", None)
+    if is_up is None:
+        return []
+    said = "over the WebSocket API" if is_up else "the WebSocket API cannot be reached, so orders take REST"
+    return [Check(f"{name} orders", "ok" if is_up else "warn", said, "check ws_url and the network")]
 
 
 async def _head(name: str, venue: Venue, *, is_here: bool) -> Check:

@@ -54,6 +54,7 @@ gas_tip_gwei = "1"
 # secret = "env:BINANCE_SECRET"
 # symbols = ["ETH/USDT"]
 # groups = { ETH = "ETH", USDT = "USDT" }
+# orders_over = "websocket"   # orders over Binance's WebSocket API, which is faster than "rest"
 
 # Uniswap on one chain.
 # [venues.uniswap]

@@ -110,6 +110,16 @@ def query_failed(venue: str, reason: str) -> None:
     _warn("query_failed", {"venue": venue}, reason=reason)
 
 
+def answer_ignored(venue: str, reason: str) -> None:
+    """A venue answered what nobody asks any more: too late, twice, or never asked. What became of the order is asked elsewhere."""
+    _warn("answer_ignored", {"venue": venue}, reason=reason)
+
+
+def order_line_lost(venue: str, reason: str) -> None:
+    """The connection that orders leave by is down. It is opened again; meanwhile they take the other way."""
+    _warn("order_line_lost", {"venue": venue}, reason=reason)
+
+
 # -- intents -----------------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +261,8 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "venue_disconnected": ("venue",),
     "frame_refused": ("venue",),
     "query_failed": ("venue",),
+    "answer_ignored": ("venue",),
+    "order_line_lost": ("venue",),
     "intent_accepted": ("market",),
     "intent_refused": ("code",),
     "intent_ended": ("status",),

@@ -1,7 +1,7 @@
 """One suite for every venue that `agent/venues` holds: the promises of the port, and nothing that only one kind of venue does.
 
 The kinds are found, not listed: a new `agent/venues/<kind>.py` with `connect` fails here until `venue_<kind>.py` says how to trade
-on it.
+on it. A kind that trades in more than one way has a file `venue_<kind>_<way>.py` for each further one.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import inspect
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from venue_case import Case
@@ -26,7 +27,11 @@ PATIENCE_S = 30
 SOURCES = (BookSnapshot, BookDiff, PoolReserves, PoolRanges)
 
 
-@pytest.fixture(params=venue_kinds())
+WAYS = [path.stem.removeprefix("venue_") for path in Path(__file__).parent.glob("venue_*_*.py")]
+CASES = sorted({*venue_kinds(), *(way for way in WAYS if way.startswith(tuple(venue_kinds())))})
+
+
+@pytest.fixture(params=CASES)
 async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
     module = importlib.import_module(f"venue_{request.param}")
     async with module.open_case() as opened:
@@ -74,6 +79,7 @@ async def settled(case: Case, ref: OrderRef) -> Snapshot:
 
 def test_there_are_venues_to_test() -> None:
     assert {"ccxt_exchange", "uniswap"} <= set(venue_kinds())
+    assert {"ccxt_exchange_websocket"} <= set(CASES)
 
 
 async def test_the_file_is_the_kind_and_says_what_it_takes(case: Case) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 from venue_case import Case, RealClock
 
@@ -22,13 +23,14 @@ SETTINGS = {"symbols": ["ETH/USDT"], "groups": {"ETH": "ETH", "USDT": "USDT"}}
 
 
 @contextlib.asynccontextmanager
-async def open_case() -> AsyncIterator[Case]:
+async def open_case(**way: Any) -> AsyncIterator[Case]:
+    """`way`: more of the settings, such as the one by which orders leave."""
     exchange = await start_exchange(ExchangeConfig(flow="none"))
     exchange.deposit("alice", "USDT", "100000")
     exchange.venue.house_place("ETHUSDT", SELL, 268_000, 50_000, time.time_ns() // 10**6)
     api_key, secret = exchange.add_key("alice")
     where = {"url": exchange.url, "ws_url": exchange.ws_url, "api_key": api_key, "secret": "env:EXCHANGE_SECRET"}
-    config = ccxt_exchange.Config.model_validate(SETTINGS | where)
+    config = ccxt_exchange.Config.model_validate(SETTINGS | where | way)
     key = VenueKey("main", NAME, api_key, Secret(secret))
     venue = await ccxt_exchange.connect(NAME, config, Tools(RealClock(), key, "desk7"))
     instrument = f"{NAME}:ETH/USDT"

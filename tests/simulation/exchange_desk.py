@@ -21,6 +21,7 @@ from agent.venues import ccxt_exchange
 SYMBOL, NAME, INSTRUMENT = "ETHUSDT", "binance", "binance:ETH/USDT"
 BUY, SELL = 0, 1
 PATIENCE_S = 15
+BINANCE: dict[str, Any] = {}  # settings that a test file adds for every venue that is Binance
 LONG_AGO_NS = 120 * 10**9
 
 
@@ -79,9 +80,10 @@ async def trading(
     **settings: Any,
 ) -> AsyncIterator[Desk]:
     api_key, secret = credentials or sandbox.add_key("alice")
+    settings = (BINANCE if settings.get("exchange", "binance") == "binance" else {}) | settings
     config = ccxt_exchange.Config(
         url=sandbox.url,
-        ws_url=sandbox.ws_url,
+        ws_url=settings.pop("ws_url", sandbox.ws_url),
         api_key=api_key,
         secret="env:EXCHANGE_SECRET",
         symbols=("ETH/USDT",),

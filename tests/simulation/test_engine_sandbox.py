@@ -80,7 +80,9 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def trading(home: Path, fault: Callable[[Exchange], None] = lambda _: None) -> AsyncIterator[Scene]:
+async def trading(
+    home: Path, fault: Callable[[Exchange], None] = lambda _: None, orders_over: str = "rest"
+) -> AsyncIterator[Scene]:
     async with contextlib.AsyncExitStack() as stack:
         chain = await start_chain("anvil", block_time_s=0.5)
         stack.push_async_callback(chain.stop)
@@ -89,6 +91,9 @@ async def trading(home: Path, fault: Callable[[Exchange], None] = lambda _: None
         for coin, text in {"ETH": "60", "USDT": "250000"}.items():
             exchange.deposit("user", coin, text)
         settings = await written(home, exchange, chain)
+        kind, text = 'kind = "ccxt_exchange"\n', settings.read_text()
+        assert kind in text
+        settings.write_text(text.replace(kind, f'{kind}orders_over = "{orders_over}"\n'))
         fault(exchange)
         engine = await stack.enter_async_context(running_engine(load(settings)))
         async with asyncio.timeout(WAIT_S):
@@ -124,8 +129,9 @@ def move_pools(chain: SandboxChain, mid: float) -> None:
         rpc.close()
 
 
-async def test_a_parent_trades_on_the_exchange_and_on_the_chain(tmp_path: Path) -> None:
-    async with trading(tmp_path) as scene:
+@pytest.mark.parametrize("orders_over", ["rest", "websocket"])
+async def test_a_parent_trades_on_the_exchange_and_on_the_chain(tmp_path: Path, orders_over: str) -> None:
+    async with trading(tmp_path, orders_over=orders_over) as scene:
         await scene.ended(await scene.sell("30", slices=2))
         assert scene.engine.state.parents["p1"].status == "FILLED"
         venues = {fill.venue for order in scene.orders() for fill in order.fills}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from exchange_desk import (
+    BINANCE,
     BUY,
     INSTRUMENT,
     NAME,
@@ -49,6 +50,12 @@ def reversals(facts: list[Any]) -> list[FillReversed]:
 
 def amendments(facts: list[Any]) -> list[OrderAmended]:
     return [fact for fact in facts if isinstance(fact, OrderAmended)]
+
+
+@pytest.fixture(params=["rest", "websocket"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fault is met by orders over both ways."""
+    monkeypatch.setitem(BINANCE, "orders_over", request.param)
 
 
 @pytest.fixture

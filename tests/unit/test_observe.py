@@ -175,9 +175,11 @@ def test_a_canary_in_any_told_reason(capsys: pytest.CaptureFixture[str]) -> None
     observe.break_found(Break("main", "binance", "ETH@binance", ONE, ONE, KEY))
     observe.query_failed("binance", KEY)
     observe.frame_refused("binance", KEY)
+    observe.answer_ignored("binance", KEY)
+    observe.order_line_lost("binance", KEY)
     observe.client_cut_off("c1", KEY)
     told = capsys.readouterr().err
-    assert len(lines(told)) == 8
+    assert len(lines(told)) == 10
     assert KEY[:20] not in told
     assert "rpc.example/<redacted> gave up" in told
 

@@ -55,7 +55,7 @@ FAULTS: Final = {
     DEPTH_GAP: "diffs of the book are made but not sent (symbol, count)",
     STALL_STREAM: "nothing is sent on market or user streams, pings are answered (kind: market, user or all; standing)",
     DISCONNECT: "the WebSocket connections are cut at once (kind: market, user or all)",
-    SLOW_REPLY: "REST requests are carried out at once and answered delay_ms later (on, count, delay_ms)",
+    SLOW_REPLY: "requests are carried out at once and answered delay_ms later (on, count, delay_ms)",
     REFUSE_CONNECT: "every request and connection is cut before it is read (standing)",
     REVOKED_KEY: "signed requests are refused with HTTP 401 and -2015, user streams end (standing)",
     WITHDRAWAL_RIGHT: "the keys of an account may withdraw from now on (account; empty: all)",

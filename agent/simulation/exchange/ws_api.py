@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from agent.simulation.exchange import faults as fault_names
 from agent.simulation.exchange.access import known_key, signed_params, verify
 from agent.simulation.exchange.endpoints import WS_API, weight
 from agent.simulation.exchange.filters import Params, Refused, required
@@ -29,21 +31,29 @@ async def serve_ws_api(wires: Wires, request: web.Request) -> web.StreamResponse
     connection = _Connection()
 
     def on_text(text: str) -> None:
+        connection.asks_for, connection.delay_ms = "", 0
         try:
-            peer.send(encode(_call(wires, peer, connection, text)))
+            frame = encode(_call(wires, peer, connection, text))
         except CutConnection:
             peer.abort()
+            return
+        if connection.delay_ms:
+            asyncio.get_running_loop().call_later(connection.delay_ms / 1000, peer.send, frame)
+        else:
+            peer.send(frame)
 
     return await serve_socket(wires, socket, peer, on_text)
 
 
 class _Connection(msgspec.Struct):
-    """What a WebSocket API connection remembers."""
+    """What a WebSocket API connection remembers. The last two belong to the call of the moment."""
 
     api_key: str = ""
     account: str = ""
     since_ms: int = 0
     subscriptions: int = 0
+    asks_for: str = ""
+    delay_ms: int = 0
 
 
 def _call(wires: Wires, peer: Peer, connection: _Connection, text: str) -> dict[str, Any]:
@@ -58,7 +68,7 @@ def _call(wires: Wires, peer: Peer, connection: _Connection, text: str) -> dict[
         if refusal.retry_after_s is not None:
             retry = {"data": {"serverTime": now_ms, "retryAfter": now_ms + refusal.retry_after_s * 1000}}
         head = {"status": refusal.http_status, "error": refusal.payload() | retry}
-    limits = {"rateLimits": wires.limits.rows(connection.account or None, now_ms)} if rows else {}
+    limits = {"rateLimits": wires.limits.rows(connection.asks_for or connection.account or None, now_ms)} if rows else {}
     return {"id": number} | head | limits
 
 
@@ -89,8 +99,12 @@ def _result_of(wires: Wires, peer: Peer, connection: _Connection, method: str, p
     if endpoint is not None:
         wires.limits.use(weight(endpoint, params), now_ms)
         account = _signed_account(wires, connection, params, now_ms) if endpoint.is_signed else ""
+        connection.asks_for = account
         refuse_before(wires, endpoint.scope)
-        return carry_out(wires, endpoint, account, params, now_ms)
+        result = carry_out(wires, endpoint, account, params, now_ms)
+        slow = wires.faults.strike(fault_names.SLOW_REPLY, on=endpoint.scope)
+        connection.delay_ms = slow.delay_ms if slow else 0
+        return result
     wires.limits.use(2, now_ms)
     if method in ("session.logon", "session.status", "session.logout"):
         return _logon_call(wires, connection, method, params, now_ms)

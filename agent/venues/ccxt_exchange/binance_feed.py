@@ -20,7 +20,7 @@ from agent.domain.market import BookDiff, BookSnapshot
 from agent.ports import VenueEvent
 from agent.venues.ccxt_exchange.binance_wire import Context, DepthUpdate, ExecutionReport, Frame, decode, facts_of
 from agent.venues.ccxt_exchange.book_join import BookJoin
-from agent.venues.ccxt_exchange.client import Client
+from agent.venues.ccxt_exchange.client import Client, Config
 from agent.venues.ccxt_exchange.conditions import nobody
 from agent.venues.ccxt_exchange.inbox import Inbox
 from agent.venues.ccxt_exchange.own_orders import OwnOrders
@@ -34,6 +34,28 @@ JOINS_MAX = 8  # attempts to join a book before the connection is given up
 CHECKS_PER_STALE = 4
 ReadBook = Callable[[Instrument], Awaitable[BookSnapshot]]
 Care = Callable[[], Awaitable[None]]
+
+
+async def open_socket(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
+    """Connect. Raises aiohttp.ClientError or OSError."""
+    url = url if url.startswith("ws") else url.replace("http", "ws", 1)
+    patience = aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
+    return await session.ws_connect(url, heartbeat=HEARTBEAT_S, max_msg_size=FRAME_BYTES_MAX, timeout=patience)
+
+
+async def text_from(name: str, socket: aiohttp.ClientWebSocketResponse) -> str:
+    """The next frame. Raises VenueError when the connection has ended."""
+    message = await socket.receive()
+    if message.type is aiohttp.WSMsgType.TEXT:
+        return str(message.data)
+    if message.type in (aiohttp.WSMsgType.BINARY,):
+        raise FrameError(f"{name}: a binary frame")
+    raise VenueError(f"{name}: the connection was closed ({socket.close_code})")
+
+
+def api_url(config: Config) -> str:
+    """Where the WebSocket API is."""
+    return f"{config.ws_url or config.url or API}/ws-api/v3"
 
 
 class Feed:
@@ -62,7 +84,7 @@ class Feed:
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 if self._client.key is not None:
-                    user = await self._socket(f"{config.ws_url or config.url or API}/ws-api/v3")
+                    user = await self._socket(api_url(config))
                     await self._subscribe(user)
                     self._start(self._user(user))
                     self._start(self._ask(user))
@@ -102,10 +124,7 @@ class Feed:
     # -- sockets ------------------------------------------------------------------------------------------------------
 
     async def _socket(self, url: str) -> aiohttp.ClientWebSocketResponse:
-        url = url if url.startswith("ws") else url.replace("http", "ws", 1)
-        patience = aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
-        connect = self._client.session.ws_connect
-        socket = await connect(url, heartbeat=HEARTBEAT_S, max_msg_size=FRAME_BYTES_MAX, timeout=patience)
+        socket = await open_socket(self._client.session, url)
         self._sockets.append(socket)
         return socket
 
@@ -125,12 +144,7 @@ class Feed:
                 return
 
     async def _text(self, socket: aiohttp.ClientWebSocketResponse) -> str:
-        message = await socket.receive()
-        if message.type is aiohttp.WSMsgType.TEXT:
-            return str(message.data)
-        if message.type in (aiohttp.WSMsgType.BINARY,):
-            raise FrameError(f"{self._client.name}: a binary frame")
-        raise VenueError(f"{self._client.name}: the connection was closed ({socket.close_code})")
+        return await text_from(self._client.name, socket)
 
     def _facts(self, frame: Frame) -> Sequence[VenueEvent]:
         facts = facts_of(frame, msgspec.structs.replace(self._context, at_ns=self._clock.now_ns()))

@@ -137,10 +137,13 @@ class SymbolView(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RateLimit(msgspec.Struct, frozen=True, rename="camel"):
+    """`count`: what was used of it so far, in the answers of the WebSocket API."""
+
     rate_limit_type: str
     interval: str
     interval_num: int
     limit: int
+    count: int = 0
 
 
 class ExchangeView(msgspec.Struct, frozen=True, rename="camel"):

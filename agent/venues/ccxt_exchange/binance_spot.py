@@ -1,4 +1,5 @@
-"""Binance spot as a venue: orders through REST, one attempt each; news through its own streams; the truth, when asked, from REST.
+"""Binance spot as a venue: orders through REST or its WebSocket API, one attempt each; news through its own streams; the truth,
+when asked, from REST.
 
 A cancel is an order of its own with its own id: it ends FILLED when it took its target back and REJECTED when there was nothing to
 take back. To replace an order is one request with two legs, and each leg has its own outcome under its own id. 'Unknown' is never
@@ -23,8 +24,10 @@ from agent.venues.ccxt_exchange.binance_feed import Feed
 from agent.venues.ccxt_exchange.binance_markets import Rules, measure, read_rules
 from agent.venues.ccxt_exchange.binance_questions import Markets, Questions
 from agent.venues.ccxt_exchange.binance_replies import Replies
+from agent.venues.ccxt_exchange.binance_ws_orders import OrderLine
 from agent.venues.ccxt_exchange.client import Client, Config, RefusedRequestError, gather
 from agent.venues.ccxt_exchange.own_orders import OwnOrders
+from agent.venues.ccxt_exchange.request_budget import Kind
 
 MS: Final = 1_000_000
 DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50))
@@ -34,12 +37,18 @@ CLIENT_ID_MAX = 36
 class BinanceSpot:
     """Satisfies the ports Venue and DeadMan (which Binance spot itself has not: see the config)."""
 
-    def __init__(self, client: Client, rules: Rules) -> None:
-        self._client, self._rules = client, rules
+    def __init__(self, client: Client, rules: Rules, line: OrderLine | None = None) -> None:
+        """`line`: the way that orders take while it is up; without it, REST."""
+        self._client, self._rules, self._line = client, rules, line
         self._own = OwnOrders()
         self._questions = Questions(client, self._own, self._markets())
         self._replies = Replies(client, self._own, self._questions)
         self._api: Any = client.exchange
+        self._ways: Mapping[str, tuple[Any, str]] = {
+            "place": (self._api.private_post_order, "order.place"),
+            "cancel": (self._api.private_delete_order, "order.cancel"),
+            "replace": (self._api.private_post_order_cancelreplace, "order.cancelReplace"),
+        }
         self._feed: Feed | None = None
         self._was_opened = False
         self.profile = Profile(client.name, "ccxt_exchange", False, None, sends_in_flight_max=client.config.sends_in_flight_max)
@@ -53,6 +62,11 @@ class BinanceSpot:
     def clock_uncertainty_ms(self) -> int:
         """How far that may be off: half the round trip of the measurement, rounded up."""
         return -(-self._client.uncertainty_ns // MS)
+
+    @property
+    def is_order_line_up(self) -> bool | None:
+        """Whether orders leave over the WebSocket API now; None where the settings want REST."""
+        return None if self._line is None else self._line.is_up
 
     # -- the four verbs -----------------------------------------------------------------------------------------------
 
@@ -107,14 +121,15 @@ class BinanceSpot:
         request, order_id = signed.request, signed.order_id
         fields = dict(request.fields)
         self._departs(request, fields)
-        full = fields | {"newOrderRespType": "FULL"}
+        kind: Kind = "cancel" if request.action == "cancel" else "trade"
+        if kind == "trade":
+            fields["newOrderRespType"] = "FULL"
+        rest_call, method = self._ways[request.action]
         try:
-            if request.action == "cancel":
-                reply = await self._client.call(self._api.private_delete_order, fields, kind="cancel", about=order_id)
-            elif request.action == "replace":
-                reply = await self._client.call(self._api.private_post_order_cancelreplace, full, kind="trade", about=order_id)
+            if self._line is not None and self._line.is_up:
+                reply = await self._client.call(self._line.ask, method, fields, kind=kind, about=order_id)
             else:
-                reply = await self._client.call(self._api.private_post_order, full, kind="trade", about=order_id)
+                reply = await self._client.call(rest_call, fields, kind=kind, about=order_id)
         except RefusedRequestError as refusal:
             return await self._refused(request, refusal)
         except VenueError:
@@ -138,6 +153,8 @@ class BinanceSpot:
         return await self._snapshot(asked)
 
     async def close(self) -> None:
+        if self._line is not None:
+            await self._line.close()
         await self._client.close()
 
     async def may_withdraw(self) -> bool:
@@ -270,7 +287,11 @@ async def open_binance(name: str, config: Config, tools: Tools) -> BinanceSpot:
         await measure(client)
         if client.key is not None and await may_withdraw(client):
             raise ConfigError(f"{name}: this API key may withdraw; make one that can only read and trade, and use that")
-        venue = BinanceSpot(client, await read_rules(client))
+        line = OrderLine(client) if client.key is not None and config.orders_over == "websocket" else None
+        venue = BinanceSpot(client, await read_rules(client), line)
+        if line is not None:
+            stack.push_async_callback(line.close)
+            await line.open()
         stack.pop_all()
     return venue
 

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -52,6 +52,10 @@ class RefusedRequestError(VenueError):
     """The exchange answered, and its answer proves that the request was not executed."""
 
 
+class NoAnswerError(Exception):
+    """A request has left, or may have, and no answer to it will come."""
+
+
 class _Said(Exception):  # noqa: N818 - carries an answer out of ccxt with its status and code
     def __init__(self, status: int, code: str, text: str, cause: type[Exception]) -> None:
         super().__init__(text)
@@ -90,6 +94,14 @@ class Client:
         answer = await self._asked(what, *arguments, kind=kind, about=about)
         self.conditions.fine(kind)
         return answer
+
+    def complain(self, status: int, complaint: dict[str, Any]) -> NoReturn:
+        """For whoever asked in another way than through ccxt: what an answer of this status amounts to, judged as if REST gave it.
+
+        Only inside of what `call` calls, which knows what to do about it.
+        """
+        self.exchange.handle_errors(status, "", "", "", {}, "", complaint, {}, "")
+        raise _Said(status, *_code_of(complaint), ccxt.ExchangeError)
 
     def now_ms(self) -> int:
         """The exchange's clock, as far as it was measured."""
@@ -138,6 +150,8 @@ class Client:
                 raise VenueError(f"{self.name}: no connection, nothing was sent; check the address and the network") from None
             silence = _Said(0, "", type(error).__name__, type(error))
             raise self._verdict(silence, kind, about) from None
+        except NoAnswerError as silence:
+            raise self._verdict(_Said(0, "", str(silence), NoAnswerError), kind, about) from None
         except UNREADABLE as error:
             riddle = _Said(0, "", f"a reply that cannot be read ({type(error).__name__})", type(error))
             raise self._verdict(riddle, kind, about) from None

@@ -16,6 +16,9 @@ class Config(BaseModel):
     `single_order_query_delay_ms` apart; the rest comes from lists, or next time. Clock, rules and state of the exchange are looked
     after every `clock_check_ms`. `self_trade_prevention` is what the exchange does when an order would trade with another of ours.
 
+    `orders_over` is the way that orders, cancels and replacements take: `rest`, or `websocket`, which is faster and is Binance's
+    alone. Everything else is asked through REST either way, and so are orders while that connection is not up.
+
     `dead_man_s` is how long the exchange waits for a sign of life before it cancels everything; 0 is off. Binance spot has no such
     switch at all, so it must be said which of its forms the exchange has: `dead_man_path` names that of Binance USD-M. At the real
     Binance it guards the USD-M account and not one spot order: there, leave both as they are.
@@ -44,6 +47,7 @@ class Config(BaseModel):
     single_order_query_delay_ms: int = Field(default=100, ge=0, le=10_000)
     clock_check_ms: int = Field(default=60_000, ge=100, le=3_600_000)
     self_trade_prevention: Literal["EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "NONE"] = "EXPIRE_TAKER"
+    orders_over: Literal["rest", "websocket"] = "rest"
     dead_man_s: int = Field(default=0, ge=0, le=3_600)
     dead_man_path: Literal["", "/fapi/v1/countdownCancelAll"] = ""
 
@@ -75,6 +79,8 @@ class Config(BaseModel):
             raise ValueError("ws_url without url would leave the orders at the real exchange; give both or none")
         if bool(self.api_key) != bool(self.secret):
             raise ValueError("api_key and secret belong together; give both, or none to look without trading")
+        if self.orders_over == "websocket" and self.exchange != "binance":
+            raise ValueError(f'orders_over = "websocket" is for binance alone; {self.exchange[:40]} takes orders through "rest"')
         if self.dead_man_s and (self.exchange != "binance" or not self.url or not self.dead_man_path):
             raise ValueError(
                 "Binance spot has no dead-man switch; for an exchange like it that has one, give url and dead_man_path"

@@ -1,4 +1,4 @@
-"""How much we may still ask of an exchange. Its windows are fixed and start on its own clock; its headers correct our count.
+"""How much we may still ask of an exchange. Its windows are fixed and start on its own clock; its replies correct our count.
 
 Reads may use four fifths of a window and new orders nineteen twentieths, so that a cancel always gets through. 'Too many' (429)
 stops everything but cancels until the moment that the exchange names. A ban (418) stops those as well, but for one now and then: it
@@ -70,14 +70,23 @@ class RequestBudget:
         return 0
 
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
-        """Correct the count by a reply. The exchange's figure wins when it is higher: others may share our address."""
+        """Correct the count by the headers of a reply."""
         told = {name.lower(): text for name, text in headers.items()}
+        weight, orders = (_whole(told.get(name, ""), 0) for name in (WEIGHT_HEADER, ORDERS_HEADER))
+        self.counted(status, weight, orders, _whole(told.get(RETRY_HEADER, ""), -1))
+
+    def counted(self, status: int, weight: int, orders: int, retry_s: int = -1) -> None:
+        """Correct the count by what a reply says was used. The exchange's figure wins if it is higher: others may share our
+        address.
+
+        `retry_s`: how long the exchange wants to be left alone, where it says so; -1 if not.
+        """
         now_ns = self._clock.now_ns()
-        for window, name in ((self.weight, WEIGHT_HEADER), (self.orders, ORDERS_HEADER)):
+        for window, used in ((self.weight, weight), (self.orders, orders)):
             window.turn(now_ns + self.offset_ns)
-            window.used = max(window.used, _whole(told.get(name, ""), 0))
+            window.used = max(window.used, used)
         if status in STOP_S:
-            seconds = min(_whole(told.get(RETRY_HEADER, ""), STOP_S[status]), STOP_S_MAX)
+            seconds = min(retry_s if retry_s >= 0 else STOP_S[status], STOP_S_MAX)
             self._until_ns[status] = max(self._until_ns[status], now_ns + seconds * 1_000_000_000)
             self._notes[NOTES[status]] = str(self._until_ns[status])
 
