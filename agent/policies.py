@@ -38,6 +38,7 @@ def policy_of(loaded: Loaded, name: str, section: Any, owner: str, chain_id: int
         risk.gas_limit_max,
         contracts.audit_anchor,
         rules_of(loaded, name, section),
+        {token.address.lower(): (token.symbol, token.decimals) for token in section.tokens},
     )
 
 
@@ -120,11 +121,10 @@ def read_request(raw: bytes) -> Calls | TypedData:
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a key would say to a request. `refused` empty: it would sign. `left`: what the rule's window still allows, in units."""
+    """What a key would say to a request. `refused` empty: it would sign."""
 
     verdicts: tuple[Verdict, ...]
     refused: str
-    left: dict[str, int]
 
 
 def judged(policy: KeyPolicy, request: Calls | TypedData, spent: Spent | None) -> Finding:
@@ -132,17 +132,12 @@ def judged(policy: KeyPolicy, request: Calls | TypedData, spent: Spent | None) -
     try:
         acts = _acts(policy, request)
     except SignerError as error:
-        return Finding((), str(error), {})
-    verdicts = tuple(judge(policy.rules, acts))
-    refused = next((f"policy: {one.why}" for one in verdicts if one.why), "")
-    left: dict[str, int] = {}
-    for charge in charged(policy.rules, acts) if not refused else ():
-        rule = charge.rule
-        assert rule.window_max is not None, "only rules with windows charge"
-        left[rule.name] = rule.window_max - (spent.used(rule.name, charge.token) if spent else 0)
-        if charge.units > left[rule.name]:
-            refused = f"policy: rule {rule.name!r} has {left[rule.name]} units of {charge.token} left, this takes {charge.units}"
-    return Finding(verdicts, refused, left)
+        return Finding((), str(error).removeprefix("policy: "))
+    verdicts = tuple(judge(policy.rules, acts, policy.names))
+    refused = next((one.why for one in verdicts if one.why), "")
+    for charge in charged(policy.rules, acts, policy.names) if not refused else ():
+        refused = refused or charge.beyond(spent.used(charge.rule.name, charge.token) if spent else 0)
+    return Finding(verdicts, refused)
 
 
 def _acts(policy: KeyPolicy, request: Calls | TypedData) -> tuple[Act, ...]:

@@ -30,6 +30,7 @@ COMMANDS = [
     ("venues",), ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
+    ("policy",), ("policy", "show"), ("policy", "check"),
     ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
 ]  # fmt: skip
 
@@ -104,7 +105,7 @@ def test_every_command_answers_help(command: tuple[str, ...], tmp_path: Path) ->
     assert done.code == 0, done
     assert done.out.startswith("Usage: ")
     assert done.err == ""
-    if command not in ((), ("order",), ("keys",), ("audit",), ("sandbox",)):
+    if command not in ((), ("order",), ("keys",), ("audit",), ("policy",), ("sandbox",)):
         assert "--json" in done.out
     assert not list(tmp_path.iterdir()), "help writes nothing"
 

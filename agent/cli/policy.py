@@ -43,9 +43,14 @@ def show(config: Config = None, as_json: Json = False) -> None:
             line(f"  heads of the journal to {found['anchor']}")
     if not places:
         line("no venue of the settings is on a chain: no wallet signs anything")
-    if loaded.settings.policy:
-        out.print(_rules_table(loaded.settings.policy))
-    else:
+    spent = _counted(loaded)
+    for number, rule in enumerate(loaded.settings.policy, 1):
+        out.print(Text(f"{number:3} {rule.effect:5}  {rule.name}: {_sentence(rule)}", overflow="fold"))
+        if rule.window_s:
+            used = sum(spent.used(rule.name, token) for token, _ in _tokens(loaded, rule.give[0]))
+            decimals = next(decimals for _, decimals in _tokens(loaded, rule.give[0]))
+            line(f"           {plain(used, decimals)} of {rule.window_max} {rule.give[0]} are taken now", "dim")
+    if not loaded.settings.policy:
         line("no rules of your own: all of that is allowed; see docs/policy.md", "dim")
 
 
@@ -70,11 +75,18 @@ def _tell(name: str, found: Finding, symbols: Mapping[str, tuple[str, int]]) -> 
     table = new_table(("does", "at most", "token", "at least", "for it", "decided by"), left)
     for one in found.verdicts:
         act = _act(one.act, symbols)
-        table.add_row(act["act"], act["amount"], act["give"], act["least"], act["receive"], one.rule or "the hard rules")
+        table.add_row(
+            act["act"],
+            act["amount"],
+            act["give"],
+            act["least"],
+            act["receive"],
+            one.rule or ("no rule" if one.why else "the hard rules"),
+        )
     if found.verdicts:
         out.print(table)
     if found.refused:
-        out.print(Text(f"refused: {found.refused.removeprefix('policy: ')}", style="red", overflow="fold"))
+        out.print(Text(f"refused: {found.refused}", style="red", overflow="fold"))
     else:
         line(f"the key would sign it for {name}", "green")
 
@@ -114,14 +126,22 @@ def _hard(loaded: Loaded, name: str, section: Any) -> dict[str, Any]:
     }
 
 
-def _rules_table(rules: tuple[PolicyRule, ...]) -> Any:
-    left = "rule", "effect", "acts", "give", "receive"
-    table = new_table((*left, "at once", "in a window"), left)
-    for rule in rules:
-        window = f"{rule.window_max} in {rule.window_s} s" if rule.window_s else ""
-        names = (", ".join(part) or ANY for part in (rule.acts, rule.give, rule.receive))
-        table.add_row(rule.name, rule.effect, *names, rule.amount_max, window)
-    return table
+def _sentence(rule: PolicyRule) -> str:
+    acts = ", ".join(one.replace("_", " ") for one in rule.acts) or "any act"
+    parts = [
+        acts,
+        *(f"{word} {' or '.join(names)}" for word, names in (("giving", rule.give), ("receiving", rule.receive)) if names),
+    ]
+    parts += [f"at {', '.join(rule.venues)}"] if rule.venues else []
+    parts += [f"up to {rule.amount_max} at once"] if rule.amount_max else []
+    parts += [f"{rule.window_max} in {rule.window_s} s"] if rule.window_s else []
+    return ", ".join(parts)
+
+
+def _tokens(loaded: Loaded, symbol: str) -> list[tuple[str, int]]:
+    """(address, decimals) of a token at each venue that lists it."""
+    listed = (token for section in _on_chain(loaded).values() for token in section.tokens)
+    return list(dict.fromkeys((token.address.lower(), token.decimals) for token in listed if token.symbol == symbol))
 
 
 def _on_chain(loaded: Loaded) -> dict[str, Any]:

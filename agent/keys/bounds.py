@@ -47,6 +47,7 @@ class KeyPolicy(msgspec.Struct, frozen=True):
     `gas_fee_max` wei per gas, `gas_limit_max` gas, `value_max` wei. `tokens` are the only ones that may be sold, bought or
     permitted (a native coin in v4 is the zero address); `hooks` the only v4 hooks. The only typed-data domain is `permit2`'s here.
     `anchor` is the contract that keeps heads of the journal; empty: none. `rules`: what the user allows of all that.
+    `names`: (symbol, decimals) of tokens, for words alone.
     """
 
     chain_id: int
@@ -61,6 +62,7 @@ class KeyPolicy(msgspec.Struct, frozen=True):
     hooks: frozenset[str] = frozenset({NO_HOOKS})
     anchor: str = ""
     rules: tuple[Rule, ...] = ()
+    names: dict[str, tuple[str, int]] = {}
 
     def __post_init__(self) -> None:
         """Raises SignerError for a bad address."""

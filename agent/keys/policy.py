@@ -78,6 +78,7 @@ def swap_policy(
     gas_limit_max: int,
     anchor: str = "",
     rules: tuple[Rule, ...] = (),
+    names: dict[str, tuple[str, int]] | None = None,
 ) -> KeyPolicy:
     """The usual policy: swap through one router, approve each ERC-20 of `tokens` to Permit2, anchor the journal. No value is sent.
 
@@ -87,7 +88,19 @@ def swap_policy(
     contracts[router] = frozenset({EXECUTE})
     if anchor:
         contracts[anchor] = frozenset({ANCHOR})
-    return KeyPolicy(chain_id, owner, router, permit2, tokens, contracts, gas_fee_max, gas_limit_max, anchor=anchor, rules=rules)
+    return KeyPolicy(
+        chain_id,
+        owner,
+        router,
+        permit2,
+        tokens,
+        contracts,
+        gas_fee_max,
+        gas_limit_max,
+        anchor=anchor,
+        rules=rules,
+        names=names or {},
+    )
 
 
 def check_calls(policy: KeyPolicy, unsigned: Calls, deadline_s_max: int | None = None) -> Meaning:

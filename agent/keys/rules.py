@@ -5,12 +5,15 @@ rule matches is refused. Without any rule, whatever the hard rules pass is allow
 takes risk away, so only a rule that names it can forbid it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from agent.domain.amount import plain
 from agent.domain.errors import SignerError
 from agent.keys.bounds import ANY_AMOUNT, Act, Rule
+
+Names = Mapping[str, tuple[str, int]]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -27,38 +30,55 @@ class Charge(msgspec.Struct, frozen=True):
     rule: Rule
     token: str
     units: int
+    names: Names = {}
+
+    def beyond(self, used: int) -> str:
+        """Why the window cannot take it when `used` units of it are taken; empty if it can."""
+        most = self.rule.window_max
+        if most is None or used + self.units <= most:
+            return ""
+        told = [amount(units, self.token, self.names) for units in (most, max(most - used, 0), self.units)]
+        return f"rule {self.rule.name!r} allows {told[0]} in {self.rule.window_s} s; {told[1]} are left, this takes {told[2]}"
 
 
-def judge(rules: Sequence[Rule], acts: Sequence[Act]) -> list[Verdict]:
-    """One verdict for each act, in order."""
-    return [_verdict(rules, act) for act in acts]
+def amount(units: int, token: str, names: Names) -> str:
+    """In whole coins where the token is known by name."""
+    if units == ANY_AMOUNT:
+        return "an amount that the bytes do not say"
+    symbol, decimals = names.get(token, (f"units of {token}", 0))
+    return f"{plain(units, decimals)} {symbol}"
 
 
-def charged(rules: Sequence[Rule], acts: Sequence[Act]) -> list[Charge]:
+def judge(rules: Sequence[Rule], acts: Sequence[Act], names: Names | None = None) -> list[Verdict]:
+    """One verdict for each act, in order. `names`: (symbol, decimals) of tokens, for the words."""
+    return [_verdict(rules, act, names or {}) for act in acts]
+
+
+def charged(rules: Sequence[Rule], acts: Sequence[Act], names: Names | None = None) -> list[Charge]:
     """What the acts take out of windows, one charge for each rule and token. SignerError for the first act that is not allowed."""
     found: dict[tuple[str, str], Charge] = {}
-    for act, verdict in zip(acts, judge(rules, acts), strict=True):
+    for act, verdict in zip(acts, judge(rules, acts, names), strict=True):
         if verdict.why:
             raise SignerError(f"policy: {verdict.why}")
         rule = next((one for one in rules if one.name == verdict.rule), None)
         if rule is not None and rule.window_max is not None and act.kind == "swap":
             key = rule.name, act.given
             before = found[key].units if key in found else 0
-            found[key] = Charge(rule, act.given, before + act.amount)
+            found[key] = Charge(rule, act.given, before + act.amount, names or {})
     return list(found.values())
 
 
-def _verdict(rules: Sequence[Rule], act: Act) -> Verdict:
+def _verdict(rules: Sequence[Rule], act: Act, names: Names) -> Verdict:
     rule = next((one for one in rules if _matches(one, act)), None)
-    if rule is None and act.kind == "take_back":
+    if rule is None and (not rules or act.kind == "take_back"):
         return Verdict(act, "", "")
     if rule is None:
-        return Verdict(act, "", f"no rule allows to {_words(act)}; add one under [[policy]]" if rules else "")
+        return Verdict(act, "", f"no rule allows to {_words(act, names)}; add one under [[policy]]")
     if rule.effect == "deny":
-        return Verdict(act, rule.name, f"rule {rule.name!r} forbids to {_words(act)}")
+        return Verdict(act, rule.name, f"rule {rule.name!r} forbids to {_words(act, names)}")
     if rule.amount_max is not None and act.amount > rule.amount_max:
-        much = "an amount that the bytes do not say" if act.amount == ANY_AMOUNT else f"{act.amount} units"
-        return Verdict(act, rule.name, f"rule {rule.name!r} allows {rule.amount_max} units of {act.given} at once, this is {much}")
+        most, much = (amount(units, act.given, names) for units in (rule.amount_max, act.amount))
+        return Verdict(act, rule.name, f"rule {rule.name!r} allows {most} at once, this is {much}")
     return Verdict(act, rule.name, "")
 
 
@@ -69,12 +89,13 @@ def _matches(rule: Rule, act: Act) -> bool:
     return all(not wanted or found in wanted for wanted, found in pairs)
 
 
-def _words(act: Act) -> str:
+def _words(act: Act, names: Names) -> str:
+    given, received = (names.get(token, (token, 0))[0] for token in (act.given, act.received))
     match act.kind:
         case "swap":
-            return f"swap {act.given} for {act.received}"
+            return f"swap {given} for {received}"
         case "approve" | "permit":
-            return f"{act.kind} {act.given}"
+            return f"{act.kind} {given}"
         case "anchor":
             return "anchor the journal's head"
         case "take_back":

@@ -60,14 +60,9 @@ class Spent:
                 rule, key = charge.rule, (charge.rule.name, charge.token, request)
                 old = self._taken.get(key)
                 units = max(charge.units, int(old.units) if old else 0)
-                used = self._used(rule.name, charge.token, but=request)
-                assert rule.window_max is not None, "a rule without a window takes nothing"
-                if used + units > rule.window_max:
-                    left = max(rule.window_max - used, 0)
-                    raise SignerError(
-                        f"policy: rule {rule.name!r} allows {rule.window_max} units of {charge.token} in {rule.window_s} s; "
-                        f"{left} are left, this takes {charge.units}"
-                    )
+                wanted = msgspec.structs.replace(charge, units=units)
+                if why := wanted.beyond(self._used(rule.name, charge.token, but=request)):
+                    raise SignerError(f"policy: {why}")
                 lines.append(_Line(request, rule.name, charge.token, str(units), now_ns, now_ns + rule.window_s * SECOND_NS))
                 before.append((key, old))
             if len(self._taken) + len(lines) > ENTRIES_MAX:

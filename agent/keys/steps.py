@@ -67,7 +67,7 @@ def steps(
             return (yield from _within(_set_aside(policy, meaning.acts, unsigned, spent), _calls(unsigned, address)))
         case TypedData():
             policy = _policy(policies, unsigned.domain.get("chainId"), key_id)
-            charged(policy.rules, (act_of(check_typed(policy, unsigned, deadline_s_max), policy),))
+            charged(policy.rules, (act_of(check_typed(policy, unsigned, deadline_s_max), policy),), policy.names)
             return SignedTyped(unsigned.order_id, (yield _typed(unsigned)), address)
         case VenueRequest():
             raise SignerError(f"key {key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
@@ -85,7 +85,7 @@ def _typed(typed: TypedData) -> Preimage:
 
 
 def _set_aside(policy: KeyPolicy, acts: Sequence[Act], unsigned: Calls, spent: Spent | None) -> Reserved | None:
-    charges = charged(policy.rules, acts) if policy.rules else ()
+    charges = charged(policy.rules, acts, policy.names) if policy.rules else ()
     if not charges:
         return None
     if spent is None:
