@@ -65,6 +65,11 @@ def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]
     return events
 
 
+def prepare(state: State, rules: Rules, now_ns: int) -> None:
+    """While nothing is to be done: work out what the next decision needs and no market changes."""
+    charges(state.scores.cards, rules.scoring, now_ns, ())
+
+
 def _halt(intent: Intent, state: State, world: World) -> str:
     """Why nothing new may be traded for the parent; empty as long as one of its instruments may be."""
     if not state.halted:
@@ -232,11 +237,8 @@ def _too_dear(world: World, rules: Rules) -> set[str]:
 
 def _dust(intent: Intent, world: World) -> int:
     """The finest lot that any venue of the market trades, less one unit: below it nothing can be done."""
-    lots = [
-        found.lot_units * 10 ** (intent.quantity.asset.decimals - found.base.decimals)
-        for found in world.market.listed(intent.market)
-        if found.is_book
-    ]
+    decimals = intent.quantity.asset.decimals
+    lots: list[int] = [units * 10 ** (decimals - places) for units, places in world.market.lots(intent.market)]
     return min(lots, default=1) - 1
 
 

@@ -30,7 +30,7 @@ from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
 from agent.engine.anchor import write_head
-from agent.engine.decide import accept, decide
+from agent.engine.decide import accept, decide, prepare
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
 from agent.engine.parent import LIVE
@@ -200,6 +200,7 @@ class Engine:
         self._decisions += len(events)
         if not events:  # orders first: a mark may come a little later
             self._recorder.record(marks(self.state, self.world, now_ns))
+            prepare(self.state, self._rules, now_ns)
 
     def _explain(self, intent_id: str = "") -> None:
         """What was routed is put into words when nothing else happens, one route at a time, and before its parent ends."""

@@ -86,6 +86,7 @@ class Market:
         self._depth = depth
         self._instruments: dict[str, Instrument] = {}
         self._markets: dict[str, list[Instrument]] = {}  # the same by market, in the order of the venues' lists
+        self._lots: dict[str, tuple[tuple[int, int], ...]] = {}  # of its books
         self._sources: dict[str, Source | Reason] = {}  # what instruments hold, as long as no fact about them comes
         self._books: dict[str, Book] = {}
         self._pools: dict[str, _PoolFact] = {}
@@ -132,6 +133,10 @@ class Market:
     def listed(self, market: str) -> Sequence[Instrument]:
         """Those of them that belong to a market (`ETH/USDT`)."""
         return self._markets.get(market, ())
+
+    def lots(self, market: str) -> Sequence[tuple[int, int]]:
+        """(base units of a lot, decimals of the base) of its books, each once."""
+        return self._lots.get(market, ())
 
     def heads(self) -> Mapping[int, ChainHead]:
         """The newest head of each chain, by chain id."""
@@ -183,6 +188,8 @@ class Market:
         self._chains = {name: chain_of(one) for name, one in self._instruments.items()}
         for instrument in self._instruments.values():
             self._markets.setdefault(instrument.market, []).append(instrument)
+        lots = {name: ((one.lot_units, one.base.decimals) for one in found if one.is_book) for name, found in self._markets.items()}
+        self._lots = {name: tuple(dict.fromkeys(found)) for name, found in lots.items()}
 
     def _forget(self, name: str) -> None:
         del self._instruments[name]
