@@ -30,7 +30,7 @@ COMMANDS = [
     ("venues",), ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
-    ("policy",), ("policy", "show"), ("policy", "check"),
+    ("policy",), ("policy", "show"), ("policy", "check"), ("policy", "pin"),
     ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
 ]  # fmt: skip
 

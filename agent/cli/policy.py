@@ -9,14 +9,15 @@ import typer
 from rich.text import Text
 
 from agent.app import RealClock, settings_of
-from agent.cli.options import Config, Json, group
+from agent.cli.options import Config, Json, group, run_async
 from agent.cli.show import line, out, print_json
 from agent.cli.tables import new_table
-from agent.config import Loaded, PolicyRule
+from agent.config import Loaded, PolicyRule, venue_module
 from agent.domain.amount import plain
 from agent.domain.errors import SignerError, UsageError
 from agent.domain.plan import Calls, TypedData
 from agent.policies import Finding, judged, policy_of, read_request, spent_of
+from agent.ports import Tools
 
 commands = group("What the wallet's key may sign, and what it would say to a request.")
 
@@ -68,6 +69,25 @@ def check(request: Request, config: Config = None, as_json: Json = False) -> Non
     else:
         _tell(name, found, symbols)
     raise typer.Exit(SignerError.exit_code if found.refused else 0)
+
+
+@commands.command("pin")
+def pin(config: Config = None, as_json: Json = False) -> None:
+    """The hashes of the code that the settings' contracts are now, to be kept in the settings by whoever has looked at them."""
+    loaded = settings_of(config)
+    found = run_async(lambda: _pins(loaded))
+    if as_json:
+        print_json({"venues": found})
+        return
+    for name, pins in found.items():
+        line(f"[venues.{name}.code_hashes]")
+        for address, code_hash in pins.items():
+            out.print(f'"{address}" = "{code_hash}"', markup=False, highlight=False, soft_wrap=True)  # whole: it goes into a file
+
+
+async def _pins(loaded: Loaded) -> dict[str, dict[str, str]]:
+    tools = Tools(RealClock())
+    return {name: await venue_module(one.kind, name).pins_of(one, tools) for name, one in _on_chain(loaded).items()}
 
 
 def _tell(name: str, found: Finding, symbols: Mapping[str, tuple[str, int]]) -> None:

@@ -13,6 +13,7 @@ from eth_utils.address import to_checksum_address
 
 from agent.config import PolicyRule, load
 from agent.policies import policy_of
+from agent.venues.uniswap.pins import LOOK_EVERY_BLOCKS
 
 ROOT = Path(__file__).parents[2]
 WALLET, ROUTER, PERMIT2 = (
@@ -195,3 +196,14 @@ def test_rules_for_other_tokens_do_not_open_a_venue(here: Path) -> None:
 def test_the_page_names_every_key_of_a_rule() -> None:
     named = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `"))))
     assert named == set(PolicyRule.model_fields)
+    assert f"every {LOOK_EVERY_BLOCKS} blocks" in PAGE
+
+
+@pytest.mark.chain
+def test_what_pin_prints_is_a_section_of_the_settings(box: Path, tmp_path: Path) -> None:
+    printed = isthmus("policy", "pin", "--config", box / "isthmus.toml", at=tmp_path)
+    assert printed.code == 0, printed
+    (tmp_path / "isthmus.toml").write_text((box / "isthmus.toml").read_text() + "\n" + printed.out)
+    pins = load(tmp_path / "isthmus.toml").venues["uniswap"].code_hashes
+    assert pins == isthmus("policy", "pin", "--json", "--config", box / "isthmus.toml", at=tmp_path).json["venues"]["uniswap"]
+    assert len(pins) > 5

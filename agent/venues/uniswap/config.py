@@ -15,6 +15,7 @@ from agent.chains.rpc import Node, is_loopback, place_of, whole
 from agent.domain.amount import Asset
 from agent.domain.errors import ChainError, ConfigError
 from agent.domain.instrument import PIPS, Instrument, Pool, Protocol
+from agent.venues.uniswap.pins import checked
 
 ZERO_ADDRESS = "0x" + "00" * 20
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"  # the same on almost every chain
@@ -123,6 +124,9 @@ class Config(_Section):
     contracts: Contracts
     tokens: tuple[Token, ...] = Field(min_length=2, max_length=64)
     pools: tuple[PoolSection, ...] = Field(min_length=1, max_length=64)
+    code_hashes: dict[str, str] = Field(
+        default={}, max_length=64, description="contract -> keccak-256 of its code; see docs/policy.md"
+    )
     gas_fee_max_gwei: int = Field(default=500, ge=1, le=100_000, description="no transaction is built above it, whatever risk says")
     gas_limit_max: int = Field(default=3_000_000, ge=21_000, le=30_000_000)
     poll_s: float = Field(default=0, ge=0, le=60, description="0: 0.25 s on this machine, else 2 s")
@@ -139,6 +143,14 @@ class Config(_Section):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return value
+
+    @field_validator("code_hashes")
+    @classmethod
+    def _are_pins(cls, value: dict[str, str]) -> dict[str, str]:
+        try:
+            return checked(value)
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("code_hashes: ")) from None
 
     @field_validator("wallet")
     @classmethod
@@ -163,6 +175,13 @@ class Config(_Section):
             if not pool.address and not factory:
                 raise ValueError(f"a {pool.protocol} pool without an address needs contracts.{pool.protocol}_factory")
         return self
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The contracts that its transactions reach: what is worth pinning."""
+        pools = (pool.address for pool in self.pools if pool.address)
+        named = self.contracts.universal_router, self.contracts.permit2, self.contracts.v4_pool_manager
+        return tuple(dict.fromkeys(one for one in (*named, *(token.address for token in self.tokens), *pools) if one))
 
     @property
     def poll_every_s(self) -> float:

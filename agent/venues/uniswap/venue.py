@@ -28,6 +28,7 @@ from agent.venues.uniswap.broadcast import Broadcast
 from agent.venues.uniswap.build import build
 from agent.venues.uniswap.config import Config, discover
 from agent.venues.uniswap.orders import Transactions
+from agent.venues.uniswap.pins import Pins, code_hashes
 
 REREADS_MAX = 5  # whole reads in a row that a reorganisation may spoil
 
@@ -45,6 +46,17 @@ async def connect(name: str, config: Config, tools: Tools) -> Venue:
     return Uniswap(name, config, rpc, tools, instruments)
 
 
+async def pins_of(config: Config, tools: Tools) -> dict[str, str]:
+    """Hashes of the code of every contract that the settings name, as it is now. Raises ChainError."""
+    rpc = await connect_rpc(
+        config.rpc_url, config.rpc_url_second, config.chain_id, config.timeout_s, tools.clock, config.lag_blocks_max
+    )
+    try:
+        return await code_hashes(rpc, config.touched, whole(await rpc.call("eth_blockNumber")))
+    finally:
+        await rpc.close()
+
+
 class Uniswap:
     """Satisfies the port Venue. One stream at a time."""
 
@@ -59,6 +71,7 @@ class Uniswap:
         self._orders = Transactions(name, tools.account, config, rpc, self._clock, instruments)
         self._broadcast = Broadcast(name, config, rpc, self._orders, self._clock)
         self._proofs = Proofs(rpc, config.wallet)
+        self._pins = Pins(rpc, config.code_hashes)
         self._told = VenueStatus(name, "TRADING")
         self._states: dict[str, PoolState] = {}
         self._profile = _profile(name, config)
@@ -83,6 +96,7 @@ class Uniswap:
         yield Listed(self._name, tuple(self._instruments.values()), self._clock.now_ns())
         yield VenueConnected(self._name)
         self._told = VenueStatus(self._name, "TRADING")
+        await self._pins.look(head.number)
         for fact in (*self._news_of_status(), head, *facts):
             yield fact
         async with self._orders.turn:
@@ -97,6 +111,7 @@ class Uniswap:
                     yield one
                 continue
             head = step.head
+            await self._pins.look(head.number)
             yield head
             async with self._orders.turn:
                 facts, news = await asyncio.gather(self._follow(step), self._orders.news(step))
@@ -143,9 +158,9 @@ class Uniswap:
 
     def _news_of_status(self) -> list[VenueStatus]:
         """Nothing new is sent while one of two providers is gone, since nobody would contradict a wrong one, or while somebody
-        else seems to use the wallet.
+        else seems to use the wallet, or while a contract is not the code that was pinned.
         """
-        trouble = (self._witness.trouble if self._witness is not None else "") or self._orders.foreign
+        trouble = (self._witness.trouble if self._witness is not None else "") or self._orders.foreign or self._pins.trouble
         status = VenueStatus(self._name, "CANCEL_ONLY" if trouble else "TRADING", trouble)
         if status == self._told:
             return []
