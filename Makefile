@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench setup nightly clean
+.PHONY: demo test lint bench setup mpc nightly clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -23,6 +23,15 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks all $(ARGS)
+
+# The threshold engine (MPC keys) is optional and needs Rust; everything else works without it.
+mpc: .venv/.mpc
+
+.venv/.mpc: $(READY) requirements/mpc.txt $(wildcard threshold/* threshold/src/*)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/mpc.txt
+	@echo "building the threshold engine, a minute or two the first time ..."
+	@$(BIN)/python threshold/build.py $(ARGS)
+	@touch $@
 
 setup: $(READY)
 

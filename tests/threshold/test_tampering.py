@@ -1,0 +1,101 @@
+"""One bit flipped on its way, in every message of every phase: a typed error, and never a wrong key or a wrong signature."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from parties import MESSAGE, Letter, Spoil, assert_signed, carry, eid, engine, new_key, presigned, primes
+
+pytestmark = [pytest.mark.xdist_group("threshold"), pytest.mark.timeout(600)]
+
+KEYGEN_LETTERS, PRESIGN_LETTERS, AUX_LETTERS = 30, 10, 8  # 3 parties, 2 signers, 2 parties; a broadcast is a letter to each
+HEADER_BITS = 38 * 8
+
+
+def flipped(number: int, bit: int) -> Spoil:
+    """Spoils one letter of a run. `bit` counts from the body's first, around its end."""
+
+    def spoil(at: int, letter: Letter) -> bytes:
+        return flip(letter.body, HEADER_BITS + bit % (len(letter.body) * 8 - HEADER_BITS)) if at == number else letter.body
+
+    return spoil
+
+
+def flip(body: bytes, bit: int) -> bytes:
+    spoilt = bytearray(body)
+    spoilt[bit // 8] ^= 1 << bit % 8
+    return bytes(spoilt)
+
+
+def test_the_counts_of_letters_are_right(group: list[engine.KeyShare]) -> None:
+    seen: list[int] = []
+
+    def count(at: int, letter: Letter) -> bytes:
+        seen.append(at)
+        return letter.body
+
+    new_key(1, spoil=count)
+    assert len(seen) == KEYGEN_LETTERS
+    seen.clear()
+    presigned(group, (0, 1), 60, count)
+    assert len(seen) == PRESIGN_LETTERS
+
+
+@given(number=st.integers(0, KEYGEN_LETTERS - 1), bit=st.integers(0, 4_000))
+def test_key_generation_notices_every_bit(number: int, bit: int) -> None:
+    with pytest.raises((engine.MessageRefused, engine.CeremonyAborted), match="keygen: ") as caught:
+        new_key(70, spoil=flipped(number, bit))
+    assert caught.value.phase == "keygen"
+    assert set(caught.value.guilty) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("number", range(PRESIGN_LETTERS))
+def test_presigning_notices_a_bit_in_every_message(group: list[engine.KeyShare], number: int) -> None:
+    with pytest.raises((engine.MessageRefused, engine.CeremonyAborted), match="presign: ") as caught:
+        presigned(group, (0, 2), 80 + number, flipped(number, random.Random(number).randrange(1 << 20)))
+    assert set(caught.value.guilty) <= {0, 2}
+
+
+@pytest.mark.nightly
+@given(number=st.integers(0, PRESIGN_LETTERS - 1), bit=st.integers(0, 300_000))
+def test_presigning_notices_every_bit(group: list[engine.KeyShare], number: int, bit: int) -> None:
+    with pytest.raises((engine.MessageRefused, engine.CeremonyAborted), match="presign: "):
+        presigned(group, (0, 2), 100, flipped(number, bit))
+
+
+def test_signing_notices_every_bit(group: list[engine.KeyShare]) -> None:
+    ours, theirs = (one.sign(MESSAGE) for one in presigned(group, (1, 2), 110))
+    for bit in range(len(theirs.partial) * 8):
+        with pytest.raises(engine.MessageRefused, match="sign: ") as caught:
+            ours.combine({2: flip(theirs.partial, bit)})
+        assert set(caught.value.guilty) <= {2}
+    assert_signed(ours.combine({2: theirs.partial}), group[0])
+
+
+@pytest.mark.parametrize("number", [0, 5, pytest.param(3, marks=pytest.mark.nightly), pytest.param(7, marks=pytest.mark.nightly)])
+def test_the_paillier_keys_notice_a_bit(number: int) -> None:
+    """A letter of each of the four rounds: commitment, comparison of broadcasts, parameters, proofs."""
+    ceremonies = [engine.aux(party, 2, eid(120 + number), primes(party)) for party in (0, 1)]
+    with pytest.raises((engine.MessageRefused, engine.CeremonyAborted), match="aux: ") as caught:
+        carry(ceremonies, flipped(number, random.Random(number).randrange(1 << 20)))
+    assert set(caught.value.guilty) <= {0, 1}
+
+
+@pytest.mark.parametrize("phase", ["keygen", "presign"])
+def test_whoever_sends_something_else_to_each_is_found_out(group: list[engine.KeyShare], phase: str) -> None:
+    """A broadcast in two versions, both well formed: the parties compare what they heard before anything depends on it."""
+    if phase == "keygen":
+        honest = [engine.keygen(party, 3, 2, eid(1)) for party in range(3)]
+        other = engine.keygen(0, 3, 2, eid(1)).start()[0].body
+    else:
+        (*shares,) = (engine.KeyShare.assemble(core, one.aux) for core, one in zip(new_key(130, threshold=3), group, strict=True))
+        honest = [engine.presign(share, (0, 1, 2), eid(131)) for share in shares]
+        other = engine.presign(shares[0], (0, 1, 2), eid(131)).start()[0].body
+
+    def equivocate(at: int, letter: Letter) -> bytes:
+        return other if at == 1 and letter.sender == 0 else letter.body
+
+    with pytest.raises(engine.CeremonyAborted) as caught:
+        carry(honest, equivocate)
+    assert caught.value.phase == phase
