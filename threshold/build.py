@@ -3,6 +3,9 @@
 The wheel is kept in the cache, under the hash of everything it was made of, so a second build takes no time. The versions and
 checksums of all crates stand in `dependencies.lock`; a crate under a licence that is not listed here ends the build.
 
+Two faults of `cggmp24` are repaired on the way, see REPAIRS. Each line must be found exactly once, or there is no build: a new
+version is read again before it is taken.
+
 `--check` also holds the source against rustfmt and clippy; `--lock` writes `dependencies.lock` anew.
 """
 
@@ -20,7 +23,20 @@ from agent.simulation.chain.artifacts import cache_dir
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "dependencies.lock"
-SOURCES = (HERE / "Cargo.toml", LOCK, HERE / "isthmus_threshold.pyi", *sorted((HERE / "src").glob("*.rs")))
+SOURCES = (
+    *(HERE / name for name in ("Cargo.toml", "rustfmt.toml", "isthmus_threshold.pyi")),
+    LOCK,
+    *sorted((HERE / "src").glob("*.rs")),
+)
+REPAIRED = "cggmp24"
+REPAIRS = (
+    # (file, what it says, what it should say)
+    # A signer's two range proofs (psi0, psi1) pass when either of them is valid: the `?` returns "no fault" once the first one is.
+    ("src/signing.rs", "j)];\n            pi_enc_elg::", "j)];\n            let wrong = pi_enc_elg::"),
+    ("src/signing.rs", ".err()?;", ".err();\n            if wrong.is_some() {\n                return wrong;\n            }"),
+    # Of the 128 challenges to ring-Pedersen parameters all but 32 are zero, because nothing counts the bits that were taken.
+    ("src/zk/ring_pedersen_parameters.rs", "current >>= 1;", "current >>= 1;\n        bits_generated += 1;"),
+)
 RUST = (1, 85)
 BUILD_S = 1_500
 LICENCES = {"MIT", "Apache-2.0", "BSD-1-Clause", "BSD-2-Clause", "BSD-3-Clause", "Unicode-3.0", "Unlicense", "LLVM-exception"}
@@ -69,6 +85,7 @@ def build(scratch: Path, folder: Path, environment: dict[str, str], *, check: bo
             sys.exit(
                 f"{package['name']} {package['version']} is under {package['license']}: use it only after reading that licence"
             )
+    repair(scratch, next(Path(one["manifest_path"]).parent for one in found["packages"] if one["name"] == REPAIRED))
     if check:
         _run(["cargo", "fmt", "--check"], scratch, environment)
         _run(["cargo", "clippy", "--locked", "--release", "--", "-D", "warnings"], scratch, environment)
@@ -97,6 +114,22 @@ def registry(scratch: Path, environment: dict[str, str]) -> str:
     return found.pop()
 
 
+def repair(scratch: Path, original: Path) -> None:
+    """Put a repaired copy of the crate in the place of the one that cargo fetched and verified."""
+    copy = scratch / "repaired"
+    shutil.copytree(original, copy)
+    for file, wrong, right in REPAIRS:
+        text = (copy / file).read_text(encoding="utf-8")
+        if text.count(wrong) != 1:
+            sys.exit(f"{REPAIRED}: {wrong!r} stands {text.count(wrong)} times in {file}, not once; read it and adapt REPAIRS")
+        (copy / file).write_text(text.replace(wrong, right), encoding="utf-8")
+    with (scratch / "Cargo.toml").open("a", encoding="utf-8") as manifest:
+        manifest.write(f'\n[patch.crates-io]\n{REPAIRED} = {{ path = "repaired" }}\n')
+    lock = (scratch / "Cargo.lock").read_text()
+    unlocked = re.sub(rf'(name = "{REPAIRED}"\nversion = .*\n)source = .*\nchecksum = .*\n', r"\1", lock)
+    (scratch / "Cargo.lock").write_text(unlocked)
+
+
 def write_lock(environment: dict[str, str]) -> None:
     """The newest versions that Cargo.toml allows, without the registry's name."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -119,7 +152,7 @@ def _toolchain() -> dict[str, str]:
 
 
 def _key(environment: dict[str, str]) -> str:
-    parts = [path.read_bytes() for path in SOURCES] + [_run(["rustc", "-vV"], HERE, environment).encode()]
+    parts = [path.read_bytes() for path in (*SOURCES, Path(__file__))] + [_run(["rustc", "-vV"], HERE, environment).encode()]
     return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
