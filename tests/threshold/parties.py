@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import pytest
 from coincurve import PublicKey
@@ -37,6 +37,15 @@ class Letter(NamedTuple):
     sender: int
     to: int
     body: bytes
+
+
+class Known(Protocol):
+    """What everybody may know of a key."""
+
+    @property
+    def public_key(self) -> bytes: ...
+    @property
+    def address(self) -> bytes: ...
 
 
 Spoil = Callable[[int, Letter], bytes]  # the number of the letter in this run -> what arrives
@@ -106,10 +115,10 @@ def combined(presignatures: Sequence[engine.Presignature], message: bytes = MESS
     return found.pop()
 
 
-def assert_signed(signature: bytes, share: engine.KeyShare, message: bytes = MESSAGE) -> None:
+def assert_signed(signature: bytes, key: Known, message: bytes = MESSAGE) -> None:
     """Two other implementations recover the shared key from the signature, and s is low."""
     digest = keccak(message)
     assert len(signature) == 65
     assert int.from_bytes(signature[32:64]) <= HALF_ORDER
-    assert PublicKey.from_signature_and_message(signature, digest, hasher=None).format(compressed=False)[1:] == share.public_key
-    assert Signature(signature).recover_public_key_from_msg_hash(digest).to_canonical_address() == share.address
+    assert PublicKey.from_signature_and_message(signature, digest, hasher=None).format(compressed=False)[1:] == key.public_key
+    assert Signature(signature).recover_public_key_from_msg_hash(digest).to_canonical_address() == key.address
