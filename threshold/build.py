@@ -6,7 +6,7 @@ checksums of all crates stand in `dependencies.lock`; a crate under a licence th
 Two faults of `cggmp24` are repaired on the way, see REPAIRS. Each line must be found exactly once, or there is no build: a new
 version is read again before it is taken.
 
-`--check` also holds the source against rustfmt and clippy; `--lock` writes `dependencies.lock` anew.
+`--check` also holds the source against rustfmt and clippy, where they are installed; `--lock` writes `dependencies.lock` anew.
 """
 
 import hashlib
@@ -86,7 +86,7 @@ def build(scratch: Path, folder: Path, environment: dict[str, str], *, check: bo
                 f"{package['name']} {package['version']} is under {package['license']}: use it only after reading that licence"
             )
     repair(scratch, next(Path(one["manifest_path"]).parent for one in found["packages"] if one["name"] == REPAIRED))
-    if check:
+    if check and all(shutil.which(name, path=environment["PATH"]) for name in ("cargo-fmt", "cargo-clippy")):
         _run(["cargo", "fmt", "--check"], scratch, environment)
         _run(["cargo", "clippy", "--locked", "--release", "--", "-D", "warnings"], scratch, environment)
     made = scratch / "wheels"

@@ -9,7 +9,7 @@ import re
 
 import pytest
 from conftest import Made
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import MESSAGE, Letter, Spoil, assert_signed, carry, eid, engine, new_key, presigned, primes
 
@@ -65,6 +65,7 @@ def test_presigning_notices_a_bit_in_every_message(group: list[engine.KeyShare],
 
 
 @pytest.mark.nightly
+@settings(max_examples=100)
 @given(number=st.integers(0, PRESIGN_LETTERS - 1), bit=st.integers(0, 300_000))
 def test_presigning_notices_every_bit(group: list[engine.KeyShare], number: int, bit: int) -> None:
     with pytest.raises((engine.MessageRefused, engine.CeremonyAborted), match="presign: "):

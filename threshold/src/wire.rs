@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::errors::Fault;
 
 /// The most bytes of one message, or of one serialised share.
-pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
+pub const MESSAGE_BYTES_MAX: usize = 384 * 1024;
 pub const PARTIES_MAX: u16 = 16;
 
 pub const ALL: u16 = u16::MAX;
@@ -31,6 +31,16 @@ pub enum Phase {
 impl Phase {
     pub fn name(self) -> &'static str {
         ["keygen", "aux", "presign", "sign"][self as usize - 1]
+    }
+
+    /// Twice what an honest message needs: a number that is too long costs its reader time before it is found to be wrong.
+    fn bytes_max(self) -> usize {
+        match self {
+            Phase::Keygen => 16 * 1024,
+            Phase::Aux => MESSAGE_BYTES_MAX,
+            Phase::Presign => 64 * 1024,
+            Phase::Sign => 1024,
+        }
     }
 }
 
@@ -91,7 +101,7 @@ impl Seat {
         if sender == self.party || !self.parties.contains(&sender) {
             return refuse("the sender takes no part in this ceremony");
         }
-        if frame.len() > MESSAGE_BYTES_MAX {
+        if frame.len() > self.phase.bytes_max() {
             return Err(Fault::Refused("the message is too long", vec![sender]));
         }
         let Some((head, body)) = frame.split_at_checked(HEADER) else {
