@@ -129,6 +129,21 @@ def test_stray_messages_are_refused_and_the_ceremony_goes_on() -> None:
         ours.start()
 
 
+BOMBS = [bytes([kind | 27]) + b"\xff" * 8 for kind in (0x40, 0x60, 0x80, 0xA0)] + [
+    bytes([kind]) * 4_000 for kind in (0x81, 0xC1, 0x9F, 0x7F)
+]
+
+
+@given(noise=st.one_of(st.binary(max_size=300), st.sampled_from(BOMBS)), tagged=st.booleans())
+def test_noise_is_refused(noise: bytes, tagged: bool) -> None:
+    """Lengths that promise more than there is, and nesting without end, included."""
+    ceremony = engine.keygen(0, 2, 2, eid(1))
+    ceremony.start()
+    header = bytes([1, 1, 0, 1, 255, 255]) + eid(1)
+    with pytest.raises(engine.MessageRefused, match="malformed"):
+        ceremony.receive(1, header + (b"\xa1fRound1" if tagged else b"") + noise)
+
+
 def test_a_message_relabelled_from_another_execution_fails_the_proofs() -> None:
     """What the header says can be forged; what the proofs were made for cannot."""
 
