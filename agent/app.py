@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.config import Journal, Loaded, load, venue_module
-from agent.domain.errors import ConfigError, RefusedError, SecretError, UsageError
+from agent.domain.errors import ConfigError, RefusedError, UsageError
 from agent.gateways import local
 from agent.keys.secrets import Secret, read_secret
 from agent.ports import Signer, Tools, Venue
+from agent.wallet import Ask, opened_wallet, policy_of, secret_of, signs_fast, venue_key
 
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
@@ -28,20 +29,16 @@ if TYPE_CHECKING:
     from agent.journal.postgres import PostgresJournal
     from agent.journal.sqlite import SqliteJournal
     from agent.keys.local import LocalSigner
-    from agent.keys.venue_key import VenueKey
+    from agent.keys.remote import RemoteSigner
     from agent.routing.search import Search
 
 __all__ = ["RealClock", "Secret", "read_secret", "running_engine"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEEDS_PSYCOPG = "a journal in PostgreSQL needs psycopg; run: pip install 'isthmus[postgres]'"
-SCRYPT_N_SANDBOX = 2**12  # the sandbox's key guards nothing; a real wallet takes the keystore's own default
 PLACES = (Path("isthmus.toml"), Path(".isthmus/isthmus.toml"), Path(".isthmus/demo/isthmus.toml"))
 
-CANCEL_GAS_LIMIT_MAX = 1_000_000  # a transfer takes 21,000; some roll-ups count their data in
-ASK = "ask"
 TICKS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the first counts also while the machine sleeps
-Ask = Callable[[str], str]  # (name of a key) -> the password that a person typed
 
 
 class RealClock:
@@ -74,13 +71,13 @@ def default_config() -> Path:
     return next((path for path in PLACES if path.exists()), PLACES[0])
 
 
-def settings_of(config: Path | None, *, with_venues: bool = True) -> Loaded:
+def settings_of(config: Path | None, *, with_venues: bool = True, log: str = "isthmus.log") -> Loaded:
     """Load the settings (see `config.load`) and send logs to a file in their home folder: the terminal shows what was asked for."""
     from agent import observe
 
     loaded = load(config or default_config(), with_venues=with_venues)
     _make_home(loaded.home)
-    observe.open_log(loaded.home / "isthmus.log")
+    observe.open_log(loaded.home / log)
     return loaded
 
 
@@ -114,85 +111,6 @@ def _make_home(home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise ConfigError(f"cannot make the home folder {home}: {error.strerror}; choose another `home`") from None
-
-
-# -- the wallet --------------------------------------------------------------------------------------------------------
-
-
-def wallet_new(folder: Path, name: str, password: Secret, *, is_sandbox: bool = False) -> str:
-    """Make a key in the keystore `folder`; its address. Raises SecretError."""
-    from agent.keys.keystore import SCRYPT_N, Keystore
-
-    return Keystore(folder, SCRYPT_N_SANDBOX if is_sandbox else SCRYPT_N).new(name, password)
-
-
-def wallet_import(folder: Path, name: str, key: Secret, password: Secret) -> str:
-    """Take a private key in; its address. Raises SecretError."""
-    from agent.keys.keystore import Keystore
-
-    return Keystore(folder).import_key(name, key, password)
-
-
-def wallet_list(folder: Path) -> dict[str, str]:
-    """name -> address of every key in the keystore. Nothing is unlocked. Raises SecretError."""
-    from agent.keys.keystore import Keystore
-
-    return {one.name: one.address for one in Keystore(folder).list_keys()}
-
-
-def wallet_address(loaded: Loaded) -> str:
-    """Unlock the wallet that the settings name, and lock it again; its address. Raises SecretError with the fix."""
-    wallet = open_wallet(loaded)
-    if wallet is None:
-        raise SecretError("the settings have no [wallet] section; add one")
-    try:
-        return wallet.address
-    finally:
-        wallet.close()
-
-
-def open_wallet(loaded: Loaded, ask: Ask | None = None) -> "LocalSigner | None":
-    """Unlock the wallet that the settings name. Raises SecretError with the fix."""
-    wallet = loaded.settings.wallet
-    if wallet is None:
-        return None
-    from agent.keys.keystore import Keystore
-    from agent.policies import spent_of
-
-    password = Secret((ask or _no_prompt)(wallet.keystore)) if wallet.password == ASK else secret_of(loaded, wallet.password)
-    return Keystore(loaded.keystore_path).unlock(wallet.keystore, password, spent=spent_of(loaded, RealClock()))
-
-
-def open_canceller(loaded: Loaded, chain_id: int, address: str, gas_fee_max_gwei: int) -> "LocalSigner":
-    """The wallet, for one chain and one purpose: to send nothing to itself, which takes back what waits. Raises SecretError."""
-    from agent.keys.bounds import NO_HOOKS, KeyPolicy
-
-    wallet = open_wallet(loaded)
-    if wallet is None or wallet.address.lower() != address.lower():
-        raise SecretError(f"the wallet of the settings is not {address}; correct [wallet] or the venue's section")
-    wallet.allow(
-        KeyPolicy(chain_id, wallet.address, NO_HOOKS, NO_HOOKS, frozenset(), {}, gas_fee_max_gwei * 10**9, CANCEL_GAS_LIMIT_MAX)
-    )
-    return wallet
-
-
-def secret_of(loaded: Loaded, reference: str) -> Secret:
-    """Read a reference of the settings; a relative `file:` is relative to the settings file."""
-    kind, _, rest = reference.partition(":")
-    if kind == "file" and rest and not Path(rest).expanduser().is_absolute():
-        reference = f"file:{loaded.path.parent / rest}"
-    return read_secret(reference)
-
-
-def signs_fast() -> None:
-    """Raises SignerError if the native signing code is missing."""
-    from agent.keys.local import assert_fast_backend
-
-    assert_fast_backend()
-
-
-def _no_prompt(name: str) -> str:
-    raise SecretError(f'wallet.password = "ask" needs a terminal; use env:, file: or keyring: for {name}')
 
 
 # -- the journal -------------------------------------------------------------------------------------------------------
@@ -256,7 +174,9 @@ def kill_latch(loaded: Loaded) -> "FileLatch":
 
 
 @contextlib.asynccontextmanager
-async def open_venues(loaded: Loaded, wallet: "LocalSigner | None") -> AsyncIterator[tuple[dict[str, Venue], dict[str, Signer]]]:
+async def open_venues(
+    loaded: Loaded, wallet: "LocalSigner | RemoteSigner | None"
+) -> AsyncIterator[tuple[dict[str, Venue], dict[str, Signer]]]:
     """Connect every venue of the settings, each with the signer that its orders need."""
     from agent.journal.notes import Notes
 
@@ -272,30 +192,12 @@ async def open_venues(loaded: Loaded, wallet: "LocalSigner | None") -> AsyncIter
                 if key is not None:
                     signers[name] = key
             elif wallet is not None:
-                _allow(wallet, loaded, name, section, profile.chain_id)
+                wallet.allow(policy_of(loaded.settings, name, section, wallet.address, profile.chain_id))
                 signers[name] = wallet
         yield venues, signers
     finally:
         for venue in venues.values():
             await venue.close()
-
-
-def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":
-    """The API key's secret half, behind an object that only signs; None for a venue that is watched. Raises SecretError."""
-    from agent.keys.venue_key import VenueKey
-
-    if not getattr(section, "secret", ""):
-        return None
-    return VenueKey(f"{name}:{section.api_key[:6]}", name, section.api_key, secret_of(loaded, section.secret))
-
-
-def _allow(wallet: "LocalSigner", loaded: Loaded, name: str, section: Any, chain_id: int) -> None:
-    """What the wallet's key may sign for this venue: swaps through its router, exact approvals to Permit2, heads of the journal."""
-    from agent.policies import policy_of
-
-    if wallet.address.lower() != section.wallet.lower():
-        raise ConfigError(f"venues.{name}.wallet is {section.wallet}, the keystore opens {wallet.address}; make them the same")
-    wallet.allow(policy_of(loaded, name, section, wallet.address, chain_id))
 
 
 @contextlib.asynccontextmanager
@@ -320,7 +222,7 @@ async def running_engine(
     heard: list[int] = []
     journal = open_journal(loaded)
     try:
-        async with open_venues(loaded, open_wallet(loaded, ask)) as (venues, signers):
+        async with opened_wallet(loaded, ask) as wallet, open_venues(loaded, wallet) as (venues, signers):
             engine = Engine(
                 journal,
                 venues,

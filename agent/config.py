@@ -26,6 +26,8 @@ from agent.routing.scorecard import Scoring
 from agent.settlement.knobs import Knobs
 
 FILE = "isthmus.toml"
+KEYSTORE = "keystore"
+CUSTODY = Path(__file__).parent / "keys" / "custody"
 GWEI_DECIMALS = 9
 FILE_BYTES_MAX = 1 << 20
 NAME_MAX = 32
@@ -77,8 +79,9 @@ class Execution(_Section):
 
 
 class Wallet(_Section):
-    """The on-chain key: a name in the keystore, and where its password is."""
+    """The on-chain key in the keystore: its name there, and where its password is. Other kinds are in `agent/keys/custody`."""
 
+    kind: Literal["keystore"] = "keystore"
     keystore: str
     password: str = Field(description="ask, env:NAME, file:PATH or keyring:SERVICE/NAME")
 
@@ -181,7 +184,7 @@ class Settings(_Section):
     durability: Literal["process", "power"] = "process"
     armed: bool = Field(default=False, description="live venues also need `--live` on the command line")
     journal: Journal | None = None
-    wallet: Wallet | None = None
+    wallet: dict[str, Any] | None = None
     risk: Risk = Risk()
     execution: Execution = Execution()
     reconcile: Reconcile = Reconcile()
@@ -191,7 +194,7 @@ class Settings(_Section):
 
 
 class Loaded(BaseModel):
-    """Settings together with where they came from. `venues` are validated by each adapter's own `Config`."""
+    """Settings together with where they came from. `venues` and `wallet` are validated by the `Config` of their own kind."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -199,6 +202,7 @@ class Loaded(BaseModel):
     path: Path
     digest: str
     venues: dict[str, Any]
+    wallet: Any = None
 
     @property
     def home(self) -> Path:
@@ -268,7 +272,8 @@ def load(path: Path, *, with_venues: bool = True) -> Loaded:
             raise ConfigError(f'{where}: kind is missing; add kind = "…", one of {", ".join(venue_kinds())}')
         venues[name] = _checked(venue_module(str(section["kind"]), where).Config, section, where)
     _refuse_shared_wallets(venues, path.name)
-    return Loaded(settings=settings, path=path.resolve(), digest=hashlib.sha256(raw).hexdigest(), venues=venues)
+    wallet = None if settings.wallet is None else wallet_section(settings.wallet, path.name)
+    return Loaded(settings=settings, path=path.resolve(), digest=hashlib.sha256(raw).hexdigest(), venues=venues, wallet=wallet)
 
 
 def _refuse_shared_wallets(venues: Mapping[str, Any], where: str) -> None:
@@ -291,11 +296,31 @@ def venue_kinds() -> list[str]:
 
 def venue_module(kind: str, where: str) -> Any:
     """The adapter whose file has this name: there is no registry."""
-    kinds = venue_kinds()
+    _refuse_unknown(kind, venue_kinds(), where)
+    return importlib.import_module(f"agent.venues.{kind}")
+
+
+def wallet_section(data: Mapping[str, Any], where: str) -> Any:
+    """`[wallet]` by its kind: a key in the keystore (`Wallet`), or the `Config` of one that lies elsewhere. Raises ConfigError."""
+    kind, where = str(data.get("kind", KEYSTORE)), f"{where}: wallet"
+    return _checked(Wallet if kind == KEYSTORE else custody_module(kind, where).Config, data, where)
+
+
+def custody_kinds() -> list[str]:
+    """Where a key can lie, beside the keystore: every module of `agent/keys/custody`. None of them is imported for this."""
+    return sorted(found.name for found in pkgutil.iter_modules([str(CUSTODY)]))
+
+
+def custody_module(kind: str, where: str) -> Any:
+    """As `venue_module`."""
+    _refuse_unknown(kind, [KEYSTORE, *custody_kinds()], where)
+    return importlib.import_module(f"agent.keys.custody.{kind}")
+
+
+def _refuse_unknown(kind: str, kinds: list[str], where: str) -> None:
     if kind not in kinds:
         hint = _meant(kind, kinds) or f"; it is one of {', '.join(kinds)}"
         raise ConfigError(f'{where}: there is no kind "{kind[:40]}"{hint}')
-    return importlib.import_module(f"agent.venues.{kind}")
 
 
 def _checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from cli_kit import environment, isthmus
 
 from agent.cli.tables import GAP_WORDS
 from agent.cli.venues import COLUMNS
-from agent.config import Reconcile, Scorecard
+from agent.config import KEYSTORE, Reconcile, Scorecard, custody_kinds, custody_module, wallet_section
 from agent.execution.gap import PARTS
 from agent.market import document
 from agent.routing.scorecard import Scoring
@@ -23,6 +24,7 @@ from agent.settlement.knobs import Knobs
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 MARKET_PAGE = ROOT / "docs" / "market-file.md"
+KEYS_PAGE = ROOT / "docs" / "keys.md"
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 TIMEOUT_S = 110
 COMMANDS = [
@@ -31,7 +33,7 @@ COMMANDS = [
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
     ("policy",), ("policy", "show"), ("policy", "check"), ("policy", "pin"),
-    ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
+    ("signer",), ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
 ]  # fmt: skip
 
 
@@ -73,6 +75,20 @@ def test_the_page_of_market_files_names_every_key() -> None:
         row["properties"]["kind"]["enum"][0]: row["properties"]["gas"]["default"] for row in rows if "kind" in row["properties"]
     }
     assert {kind: int(units) for units, kind in gas} == kinds
+
+
+def test_the_page_of_keys_holds_every_kind() -> None:
+    """A row for each kind with its tier and latency, a section of settings that are accepted, and every setting explained by name."""
+    text = KEYS_PAGE.read_text(encoding="utf-8")
+    rows = {row[0]: row[2:4] for row in re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\w+) \| (\w+) \|", text, re.MULTILINE)}
+    modules = {kind: custody_module(kind, "docs") for kind in custody_kinds()}
+    told = {kind: (module.CUSTODY.tier, module.CUSTODY.latency) for kind, module in modules.items()}
+    assert rows == told | {KEYSTORE: ("hot", "microseconds")}
+    sections = [tomllib.loads(block)["wallet"] for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    assert {section["kind"] for section in sections} == rows.keys()
+    for section in sections:
+        found = wallet_section(section, "docs/keys.md")
+        assert not [name for name in type(found).model_fields if not re.search(rf"`{name}`|^{name} = ", text, re.MULTILINE)]
 
 
 def timeless(shown: str) -> list[str]:

@@ -34,6 +34,7 @@ COMMANDS = {
     "kill": ("kill", "kill", "Block new orders and cancel everything, whatever the agent does."),
     "keys": ("keys", "commands", "Create, import and list the keys of the wallet."),
     "policy": ("policy", "commands", "What the wallet's key may sign, and what it would say to a request."),
+    "signer": ("signer", "signer", "Hold a key in a process of its own, for agents of this machine."),
     "record": ("record", "record", "Write an exchange's market frames to a tape for the sandbox."),
     "simulate": ("simulate", "simulate", "Days of the agent with faults, in virtual time, held to its laws."),
     "sandbox": ("sandbox", "commands", "A local exchange and a local chain with the real contracts."),

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import typer
 
-from agent.app import default_config, kill_latch, live_venues, open_reader, signs_fast, wallet_address, wallet_list
+from agent.app import default_config, kill_latch, live_venues, open_reader
 from agent.cli.checks import Check, Level, failed
 from agent.cli.options import Config, Json, run_async
 from agent.cli.show import out, print_json
-from agent.config import Loaded, load
+from agent.config import Loaded, Wallet, load
 from agent.domain.errors import IsthmusError, VenueError
 from agent.gateways import local
+from agent.wallet import signs_fast, wallet_address, wallet_list
 
 DISK_WARN, DISK_FAIL = 1 << 30, 100 << 20
 MARKS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
@@ -113,7 +114,7 @@ def _kill_switch(loaded: Loaded) -> Check:
 def _keystore(loaded: Loaded) -> Check:
     folder, fix = loaded.keystore_path, "isthmus keys new main"
     if not folder.exists():
-        return Check("keystore", "skip" if loaded.settings.wallet is None else "fail", f"{folder} is not there", fix)
+        return Check("keystore", "fail" if isinstance(loaded.wallet, Wallet) else "skip", f"{folder} is not there", fix)
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o077:
         return Check("keystore", "fail", f"{folder} is open to others (mode {mode:o})", f"chmod 700 {folder}")
@@ -125,18 +126,18 @@ def _keystore(loaded: Loaded) -> Check:
 
 
 def _wallet(loaded: Loaded) -> Check:
-    if loaded.settings.wallet is None:
+    if loaded.wallet is None:
         return Check("wallet", "skip", "no [wallet] section: on-chain venues can be watched, not traded")
-    if loaded.settings.wallet.password == "ask":  # noqa: S105 - the word that means: ask a person
+    if isinstance(loaded.wallet, Wallet) and loaded.wallet.password == "ask":  # noqa: S105 - the word that means: ask a person
         return Check("wallet", "skip", "its password is asked for at start")
     try:
-        address = wallet_address(loaded)
+        address = run_async(lambda: wallet_address(loaded))
     except IsthmusError as error:
         return failed("wallet", error, "check [wallet] in the settings")
     for name, section in loaded.venues.items():
         named = getattr(section, "wallet", address)
         if named.lower() != address.lower():
-            text = f"the keystore opens {address}, venues.{name}.wallet is {named}"
+            text = f"[wallet] opens {address}, venues.{name}.wallet is {named}"
             return Check("wallet", "fail", text, f'write wallet = "{address}" there, or name another key')
     return Check("wallet", "ok", f"{address} opens")
 

@@ -4,12 +4,13 @@ import asyncio
 import time
 from typing import Any
 
-from agent.app import RealClock, is_local, venue_key
+from agent.app import RealClock, is_local
 from agent.cli.checks import Check, Level, failed
 from agent.config import Loaded, venue_module
 from agent.domain.errors import IsthmusError, VenueError
 from agent.domain.market import ChainHead
 from agent.ports import Tools, Venue
+from agent.wallet import venue_key
 
 SKEW_WARN_MS, SKEW_FAIL_MS = 500, 1_000
 HEAD_AGE_WARN_S, HEAD_AGE_FAIL_S = 30, 120

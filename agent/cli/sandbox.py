@@ -9,13 +9,14 @@ import msgspec
 import typer
 from rich.panel import Panel
 
-from agent.app import Secret, wallet_list, wallet_new
+from agent.app import Secret
 from agent.cli.options import Json, group
 from agent.cli.show import err, line, out, print_json
 from agent.cli.templates import write_config
 from agent.domain.errors import UsageError, VenueError
 from agent.simulation import world
 from agent.simulation.world import Info, Spec
+from agent.wallet import wallet_list, wallet_new
 
 commands = group("A local exchange and a local chain with the real contracts.")
 

@@ -11,20 +11,18 @@ import os
 import re
 import signal
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 import agent.venues
-from agent.app import open_canceller, venue_key
-from agent.config import FILE_BYTES_MAX, Loaded, Settings, Wallet, venue_kinds
+from agent.config import FILE_BYTES_MAX, Loaded, Settings, venue_kinds, wallet_section
 from agent.domain.errors import ConfigError, SecretError
 from agent.domain.sweep import Sweep, Swept
 from agent.ports import RequestKey, Signer
+from agent.wallet import close_wallet, open_canceller, venue_key
 
 SWEEP_S = 8.0  # every venue's time
 GRACE_S = 0.5  # for one that does not even notice that its time is up
@@ -95,8 +93,9 @@ async def _all(place: Place, names: Sequence[str], tell: Tell, *, is_dry: bool) 
     loop.add_signal_handler(signal.SIGINT, _interrupt, stop)
     end_s = loop.time() + SWEEP_S
     limits, quick = Sweep(round(end_s * 1_000), is_dry), asyncio.Event()
+    opened: list[Any] = []
     wanted = names or tuple(place.venues)
-    tasks = {asyncio.create_task(_one(place, name, limits, quick)): name for name in wanted}
+    tasks = {asyncio.create_task(_one(place, name, limits, partial(_wallet, place, quick, opened))): name for name in wanted}
     chains = {task for task, name in tasks.items() if _is_chain(place.venues.get(name))}
     pending, stopped = set(tasks), asyncio.create_task(stop.wait())
     while pending and not stop.is_set() and (left_s := end_s + GRACE_S - loop.time()) > 0:
@@ -110,14 +109,15 @@ async def _all(place: Place, names: Sequence[str], tell: Tell, *, is_dry: bool) 
     stopped.cancel()
     for task in pending:
         task.cancel()
-    await asyncio.wait({*pending, stopped}, timeout=GRACE_S / 5)
+    closing = (asyncio.create_task(close_wallet(wallet)) for wallet in opened)
+    await asyncio.wait({*pending, stopped, *closing}, timeout=GRACE_S / 5)
     for task in pending:
         rows.append(Swept(tasks[task], 0, 0, None, note="it was not waited for any longer; run it again"))
         tell(rows[-1])
     return Outcome(rows, stop.is_set())
 
 
-async def _one(place: Place, name: str, limits: Sweep, quick: asyncio.Event) -> Swept:
+async def _one(place: Place, name: str, limits: Sweep, wallet: Callable[[Any], Awaitable[Signer]]) -> Swept:
     section = place.venues.get(name)
     if not isinstance(section, dict):
         known = ", ".join(place.venues) or "none"
@@ -126,7 +126,7 @@ async def _one(place: Place, name: str, limits: Sweep, quick: asyncio.Event) -> 
     if _is_chain(section):
         from agent.chains.take_back import take_back
 
-        return await take_back(name, section, partial(_wallet, place, quick), limits)
+        return await take_back(name, section, wallet, limits)
     if kind not in venue_kinds() or not (Path(VENUES) / kind / "cancel_all.py").is_file():
         return Swept(name, 0, 0, None, note=f"kind {str(kind)[:40]!r} cannot be cancelled from here: cancel at its own site")
     module = importlib.import_module(f"agent.venues.{kind}.cancel_all")
@@ -144,16 +144,18 @@ async def _key(place: Place, name: str, account: Any) -> RequestKey | None:
     return await asyncio.to_thread(venue_key, loaded, name, account)
 
 
-async def _wallet(place: Place, quick: asyncio.Event, chain: Any) -> Signer:
+async def _wallet(place: Place, quick: asyncio.Event, opened: list[Any], chain: Any) -> Signer:
     """Opening it takes imports and half a second of computing: the exchanges go first, as long as that is quick."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(quick.wait(), SLOW_S)
     try:
-        settings = Settings(home=str(place.home), wallet=Wallet.model_validate(place.wallet))
-    except ValidationError:
+        section = wallet_section(place.wallet, place.path.name)
+    except ConfigError:
         raise SecretError("the settings have no [wallet] that could sign; correct that section") from None
-    loaded = Loaded(settings=settings, path=place.path, digest="", venues={})
-    return await asyncio.to_thread(open_canceller, loaded, chain.chain_id, chain.wallet, chain.gas_fee_max_gwei)
+    loaded = Loaded(settings=Settings(home=str(place.home)), path=place.path, digest="", venues={}, wallet=section)
+    wallet = await open_canceller(loaded, chain.chain_id, chain.wallet, chain.gas_fee_max_gwei)
+    opened.append(wallet)
+    return wallet
 
 
 def _row(name: str, task: "asyncio.Task[Swept]") -> Swept:

@@ -20,7 +20,7 @@ from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.memory import KeyPage
 from agent.keys.spent import Spent
-from agent.keys.steps import steps
+from agent.keys.steps import Preimage, check_preimage, steps
 from agent.ports import Clock, Custody
 
 DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
@@ -97,6 +97,16 @@ class LocalSigner:
         except StopIteration as done:
             signed: Signed = done.value
             return signed
+
+    def sign_preimage(self, preimage: Preimage) -> bytes:
+        """One thing of `steps`, decided on its bytes alone, for another process: 65 bytes, or SignerError."""
+        check_preimage(preimage, self._policies, self._key_id, self._deadline_s_max())
+        return self._sign_digest(preimage.digest)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the system promised never to swap the key out."""
+        return self._key.locked
 
     def close(self) -> None:
         """Wipe the key. Every later request is refused."""

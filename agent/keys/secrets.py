@@ -9,6 +9,8 @@ import re
 import stat
 from pathlib import Path
 
+import msgspec
+
 from agent.domain.errors import SecretError
 
 SECRET_BYTES_MAX = 65_536
@@ -43,6 +45,20 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise SecretError("a secret cannot be pickled or copied; pass its reference (env:, file:, keyring:)")
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """References and paths of one settings file: what is relative lies beside it, in `folder`."""
+
+    folder: Path
+
+    def read(self, reference: str) -> Secret:
+        """As `read_secret`."""
+        kind, _, rest = reference.partition(":")
+        return read_secret(f"file:{self.path(rest)}" if kind == "file" and rest else reference)
+
+    def path(self, text: str) -> Path:
+        return self.folder / Path(text).expanduser()
 
 
 def read_secret(reference: str) -> Secret:

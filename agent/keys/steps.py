@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from agent.domain.errors import SignatureUnknownError, SignerError
-from agent.domain.plan import Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
+from agent.domain.plan import Call, Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
 from agent.keys.bounds import Act, KeyPolicy
 from agent.keys.digest import (
     Transaction,
@@ -22,6 +22,7 @@ from agent.keys.digest import (
     typed_preimage,
 )
 from agent.keys.policy import PermitCall, act_of, check_calls, check_typed
+from agent.keys.raw import read_transaction
 from agent.keys.rules import charged
 from agent.keys.spent import Reserved, Spent
 
@@ -71,6 +72,23 @@ def steps(
             return SignedTyped(unsigned.order_id, (yield _typed(unsigned)), address)
         case VenueRequest():
             raise SignerError(f"key {key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
+
+
+def check_preimage(preimage: Preimage, policies: Mapping[int, KeyPolicy], key_id: str, deadline_s_max: int | None = None) -> None:
+    """Decide on one thing to sign by its bytes alone, for who is asked by another process. Raises SignerError.
+
+    Typed data must give the very bytes; a transaction is read from them, and its `source` is not looked at.
+    """
+    typed = preimage.source
+    if preimage.kind == "transaction":
+        tx = read_transaction(preimage.data)
+        call = Call("0x" + tx.to.hex(), tx.data, tx.value)
+        calls = Calls("", tx.chain_id, (call,), (), tx.nonce, tx.gas_limit, tx.gas_fee_max, tx.gas_tip)
+        check_calls(_policy(policies, tx.chain_id, key_id), calls, deadline_s_max)
+    elif isinstance(typed, TypedData) and typed_preimage(typed) == preimage.data:
+        check_typed(_policy(policies, typed.domain.get("chainId"), key_id), typed, deadline_s_max)
+    else:
+        raise SignerError("the bytes to sign are not of the typed data beside them; nothing is signed without being read")
 
 
 def _policy(policies: Mapping[int, KeyPolicy], chain_id: object, key_id: str) -> KeyPolicy:

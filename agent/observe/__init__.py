@@ -85,6 +85,16 @@ def client_cut_off(client: str, reason: str) -> None:
     _warn("client_cut_off", client=client, reason=reason)
 
 
+def signature_given(key: str, kind: str, digest: str) -> None:
+    """A signer process signed for an agent. `digest`: the first digits of what was signed."""
+    _tell("signature_given", key=key, kind=kind, digest=digest)
+
+
+def signature_refused(key: str, reason: str) -> None:
+    """A signer process was asked for what its policy forbids, or in a way that is none."""
+    _warn("signature_refused", key=key, reason=reason)
+
+
 # -- venues ------------------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +288,7 @@ _PLAIN = (
     *("engine_started", "engine_stopping", "engine_stopped", "engine_failed", "journal_stopped", "client_cut_off"),
     *("intent_cancelled", "routed", "route_explained", "order_sent", "order_unknown", "gas_paid", "reconciled"),
     *("order_amended", "order_reorged", "attempt_failed", "order_in_doubt", "fill_reversed", "marked"),
+    *("signature_given", "signature_refused"),
 )
 _counters = {
     name: Counter(f"isthmus_{name}", f"How often: {name.replace('_', ' ')}.", labels, registry=registry)

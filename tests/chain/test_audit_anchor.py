@@ -14,7 +14,7 @@ from journal_kit import fill, rewrite, rows_on_disk
 from onchain_desk import GWEI, RealClock, settings
 from pilot import NAME, Pilot, flying, rules
 
-from agent.app import Secret, wallet_new
+from agent.app import Secret
 from agent.chains.anchors import read_anchors
 from agent.domain.errors import ChainError, UsageError
 from agent.domain.events import GasPaid, Halted, OrderRefused, OrderReorged, OrderSent
@@ -24,6 +24,7 @@ from agent.engine.anchor import ANCHOR_GAS
 from agent.journal.codec import Row, seal
 from agent.journal.memory import MemoryJournal
 from agent.simulation.chain.world import SandboxChain, start_chain
+from agent.wallet import wallet_new
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(120)]
 S = OrderState

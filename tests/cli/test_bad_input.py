@@ -140,7 +140,7 @@ SETTINGS = {
     "wrong password": ((("file:wallet.password", "env:WRONG"),), 2, "the password does not open key main; check the password"),
     "password from nobody": ((("file:wallet.password", "ask"),), 2, "no terminal to ask on"),
     "no such key": ((('keystore = "main"', 'keystore = "other"'),), 2, "there is no key other in .*isthmus keys new other"),
-    "wrong wallet": ((('wallet = "0x', 'wallet = "0x' + "11" * 20 + '"#'),), 2, "the keystore opens 0x.*; make them the same"),
+    "wrong wallet": ((('wallet = "0x', 'wallet = "0x' + "11" * 20 + '"#'),), 2, r"\[wallet\] opens 0x.*; make them the same"),
     "wrong chain": ((("chain_id = 31337", "chain_id = 1"),), 4, "for chain 31337, the config says 1: correct rpc_url or chain_id"),
     "dead node": ((("rpc_url = ", f'rpc_url = "{CLOSED}"#'),), 4, "cannot be reached .*start the node, or correct rpc_url"),
     "dead exchange": ((("\nurl = ", f'\nurl = "{CLOSED}"#'),), 4, "binance: .*check the address"),

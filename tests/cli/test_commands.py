@@ -242,7 +242,14 @@ def test_keys(desk: Path, tmp_path: Path) -> None:
     assert imported.json["address"] == ADDRESS, "as any other wallet derives it"
     listed = isthmus("keys", "list", "--keystore", store, "--json", at=tmp_path)
     assert listed.json == [made.json, imported.json]
-    assert [one["name"] for one in isthmus("keys", "list", "--json", at=desk).json] == ["main"]
+    rows = {one["name"]: one for one in isthmus("keys", "list", "--json", at=desk).json}
+    assert {name: (one["kind"], one["used_by"], one["health"]) for name, one in rows.items()} == {
+        "main": ("keystore", "wallet", ""),
+        "binance": ("api key", "binance", ""),
+    }
+    assert {(one["tier"], one["latency"]) for one in rows.values()} == {("hot", "microseconds")}
+    shown = isthmus("keys", "list", at=desk).out
+    assert rows["main"]["address"] in shown
     for done in (imported, made, listed):
         assert KEY[2:] not in done.out + done.err
         assert "correct horse" not in done.out + done.err
