@@ -78,7 +78,7 @@ def test_the_page_of_market_files_names_every_key() -> None:
 
 
 def test_the_page_of_keys_holds_every_kind() -> None:
-    """A row for each kind with its tier and latency, a section of settings that are accepted, and every setting explained by name."""
+    """A row for each kind with its tier and latency, settings that are accepted, and every setting named."""
     text = KEYS_PAGE.read_text(encoding="utf-8")
     rows = {row[0]: row[2:4] for row in re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\w+) \| (\w+) \|", text, re.MULTILINE)}
     modules = {kind: custody_module(kind, "docs") for kind in custody_kinds()}

@@ -80,9 +80,8 @@ def list_command(config: Config = None, folder: Folder = None, as_json: Json = F
 
 def _table(rows: list[KeyRow]) -> None:
     """Addresses are shown whole: they are compared by eye, or copied."""
-    table = new_table(
-        ("name", "kind", "tier", "latency", "used by", "ms", ""), left=("name", "kind", "tier", "latency", "used by", "")
-    )
+    words = ("name", "kind", "tier", "latency", "used by", "")
+    table = new_table((*words[:5], "ms", ""), left=words)
     for row in rows:
         ms = "" if row.ms is None else f"{row.ms:.1f}"
         table.add_row(row.name, row.kind, row.tier, row.latency, row.used_by, ms, "no" if row.health else "ok")

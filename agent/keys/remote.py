@@ -154,7 +154,7 @@ def signature_of(digest: bytes, r: int, s: int, address: str) -> bytes:
     """65 bytes from a bare (r, s), as services and modules give it: s made low, v found by recovery. SignerError if it is not of
     `address`.
     """
-    for v in (27, 28):
+    for v in (27, 28) if 0 < r < ORDER and 0 < s < ORDER else ():
         found = r.to_bytes(32, "big") + min(s, ORDER - s).to_bytes(32, "big") + bytes((v,))
         if recovered(digest, found) == address:
             return found

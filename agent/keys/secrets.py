@@ -60,6 +60,15 @@ class Secrets(msgspec.Struct, frozen=True):
     def path(self, text: str) -> Path:
         return self.folder / Path(text).expanduser()
 
+    def private(self, text: str) -> Path:
+        """The path of a file that a library reads by itself. Raises SecretError if others can read it, or it is not there."""
+        path = self.path(text)
+        try:
+            check_private(path.stat(), path, 0o600)
+        except OSError as error:
+            raise SecretError(f"cannot read the secret file {path}: {error.strerror}; create it with mode 600") from None
+        return path
+
 
 def read_secret(reference: str) -> Secret:
     """Fetch what `reference` points to. Raises SecretError that says what to do when it is missing, empty or too open."""

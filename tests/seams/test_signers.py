@@ -226,7 +226,7 @@ async def test_another_account_is_not_taken_for_it(far: Far) -> None:
     other = "0x" + "17" * 20
     with pytest.raises(IsthmusError, match=r"(?i)0x1717") as caught:
         await far.open(address=other)
-    assert far.address in str(caught.value), "both are told, so that one can be corrected"
+    assert far.address.lower() in str(caught.value).lower(), "both are told, so that one can be corrected"
 
 
 async def test_a_request_that_was_given_up_disturbs_no_other(far: Far) -> None:

@@ -143,3 +143,6 @@ def test_a_bare_pair_becomes_the_one_form_that_chains_take(digest: bytes, is_hig
     assert recovered(digest, found) == account.address
     with pytest.raises(SignerError, match="not of"):
         signature_of(digest, signed.r, signed.s, Account.from_key(OTHER).address)
+    for r, s in ((0, signed.s), (signed.r, 0), (ORDER, signed.s), (signed.r, 2**256 - 1), (2**300, signed.s)):
+        with pytest.raises(SignerError, match="not of"):
+            signature_of(digest, r, s, account.address)
