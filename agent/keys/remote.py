@@ -9,7 +9,7 @@ from typing import Protocol
 
 import coincurve
 
-from agent.domain.errors import SignerError, SignerUnavailableError
+from agent.domain.errors import SecretError, SignerError, SignerUnavailableError
 from agent.domain.plan import Signed, Unsigned
 from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
@@ -133,6 +133,8 @@ class RemoteSigner:
             raise SignerUnavailableError(
                 f"key {self.key_id} did not answer within {self._patience_s:g} s; nothing was signed that anybody has"
             ) from None
+        except SecretError as error:  # what reaches the key was moved or closed while we ran
+            raise SignerUnavailableError(str(error)) from None
         if recovered(wanted.digest, signature) != self.address:
             raise SignerError(f"key {self.key_id} gave a signature that is not its own; stop and check what answers for it")
         return signature
