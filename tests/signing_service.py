@@ -99,7 +99,7 @@ class Service:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
 
-        self._server = _Server(("127.0.0.1", self._port), Talk, self._tls())
+        self._server = QuietServer(("127.0.0.1", self._port), Talk, self._tls())
         self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
@@ -120,7 +120,7 @@ class Service:
         return context
 
 
-class _Server(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
     """Each connection shakes hands in its own thread; all of them end with the server."""
 
     daemon_threads = True

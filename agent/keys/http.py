@@ -6,6 +6,7 @@ is nobody else's business.
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ from agent.keys.section import Section
 ANSWER_S = 4.0  # less than the patience of a RemoteSigner, so that the reason is told
 ANSWER_BYTES_MAX = 131_072
 HERE = ("127.0.0.1", "localhost", "::1")
+
+Bearer = Callable[[], Awaitable[str]]
 
 
 class HttpSection(Section):
@@ -60,13 +63,11 @@ class HttpSection(Section):
 class Link:
     """Connections to one service, kept open between requests. Closed with `close`."""
 
-    __slots__ = ("_session", "_token", "url")
+    __slots__ = ("_bearer", "_fix", "_session", "url")
 
-    def __init__(self, config: HttpSection, secrets: Secrets) -> None:
-        """Raises SecretError for a token or a certificate that cannot be read."""
-        self.url = config.url
-        self._token = secrets.read(config.token) if config.token else None
-        tls = _tls(config, secrets) if config.url.startswith("https:") else True
+    def __init__(self, url: str, bearer: Bearer | None, tls: ssl.SSLContext | bool = True, fix: str = "check wallet.token") -> None:
+        """`bearer` gives the token for a request; `fix` is what a user does when the service does not let us in."""
+        self.url, self._bearer, self._fix = url, bearer, fix
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls, limit=8),
             timeout=aiohttp.ClientTimeout(total=ANSWER_S),
@@ -87,7 +88,7 @@ class Link:
         await self._session.close()
 
     async def _ask(self, method: str, path: str, document: Any) -> bytes:
-        headers = {"Authorization": f"Bearer {_plain(self._token)}"} if self._token is not None else None
+        headers = {"Authorization": f"Bearer {await self._bearer()}"} if self._bearer is not None else None
         try:
             async with self._session.request(
                 method, self.url + path, json=document, headers=headers, allow_redirects=False
@@ -102,28 +103,40 @@ class Link:
             ) from None
         except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise SignerUnavailableError(
-                f"the signing service at {self.url} does not answer ({type(error).__name__}); start it, or check wallet.url"
+                f"the signing service at {self.url} does not answer ({type(error).__name__}); start it, or check its address"
             ) from None
-        _check(self.url, status, len(body))
+        self._check(status, len(body))
         return body
 
+    def _check(self, status: int, size: int) -> None:
+        if size > ANSWER_BYTES_MAX:
+            raise SignerError(f"the signing service at {self.url} answers more than {ANSWER_BYTES_MAX} bytes; check its address")
+        if status in (401, 403):
+            raise SignerError(f"the signing service at {self.url} does not let this agent in ({status}); {self._fix}")
+        if status in (408, 425, 429) or status >= 500:
+            raise SignerUnavailableError(f"the signing service at {self.url} cannot sign now (status {status}); look at its log")
+        if status != 200:
+            raise SignerError(f"the signing service at {self.url} refuses (status {status}); look at its log")
 
-def _check(url: str, status: int, size: int) -> None:
-    if size > ANSWER_BYTES_MAX:
-        raise SignerError(f"the signing service at {url} answers more than {ANSWER_BYTES_MAX} bytes; check wallet.url")
-    if status in (401, 403):
-        raise SignerError(f"the signing service at {url} does not let this agent in ({status}); check wallet.token")
-    if status in (408, 425, 429) or status >= 500:
-        raise SignerUnavailableError(f"the signing service at {url} cannot sign now (status {status}); look at its log")
-    if status != 200:
-        raise SignerError(f"the signing service at {url} refuses (status {status}); look at its log")
+
+def link_of(config: HttpSection, secrets: Secrets) -> Link:
+    """Raises SecretError for a token or a certificate that cannot be read."""
+    tls = _tls(config, secrets) if config.url.startswith("https:") else True
+    if not config.token:
+        return Link(config.url, None, tls)
+    text = _plain(secrets.read(config.token))
+
+    async def bearer() -> str:
+        return text.reveal()
+
+    return Link(config.url, bearer, tls)
 
 
-def _plain(token: Secret) -> str:
+def _plain(token: Secret) -> Secret:
     text = token.reveal()
     if not text.isascii() or not text.isprintable():
         raise SecretError("wallet.token holds what cannot stand in a header; write one line of plain text")
-    return text
+    return token
 
 
 def _tls(config: HttpSection, secrets: Secrets) -> ssl.SSLContext:

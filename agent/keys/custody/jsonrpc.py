@@ -11,7 +11,7 @@ import msgspec
 from agent.domain.errors import SignerError, SignerUnavailableError
 from agent.domain.plan import TypedData
 from agent.keys.digest import Transaction, address_bytes
-from agent.keys.http import HttpSection, Link
+from agent.keys.http import HttpSection, link_of
 from agent.keys.raw import read_signature, read_transaction
 from agent.keys.remote import Key, signature_of
 from agent.keys.secrets import Secrets
@@ -48,7 +48,7 @@ class JsonRpcKey:
 
     def __init__(self, name: str, config: Config, secrets: Secrets) -> None:
         self.key_id, self.address, self._method = name, config.address, config.typed_method
-        self._link = Link(config, secrets)
+        self._link = link_of(config, secrets)
 
     @property
     def custody(self) -> Custody:

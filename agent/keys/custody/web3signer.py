@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from agent.domain.errors import SignerError
 from agent.keys.digest import checksum, keccak
-from agent.keys.http import HttpSection, Link
+from agent.keys.http import HttpSection, link_of
 from agent.keys.remote import Key, signature_of
 from agent.keys.secrets import Secrets
 from agent.keys.steps import Preimage
@@ -60,7 +60,7 @@ class Web3SignerKey:
 
     def __init__(self, name: str, config: Config, secrets: Secrets) -> None:
         self.key_id, self.address, self._identifier = name, config.address, config.identifier
-        self._link = Link(config, secrets)
+        self._link = link_of(config, secrets)
 
     @property
     def custody(self) -> Custody:
