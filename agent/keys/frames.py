@@ -61,7 +61,16 @@ Frame = Hello | Ask | Given | Denied
 _decoder: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(
     Frame
 )  # JSON, as its whole numbers have no bound: amounts have 160 bits
-_encode = msgspec.json.Encoder().encode
+
+
+def _whole(value: object) -> int:
+    """Amounts are whole numbers of a kind of their own."""
+    if isinstance(value, int):
+        return int(value)
+    raise SignerError(f"typed data with a {type(value).__name__} in it cannot be sent to a signer")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_whole).encode
 
 
 def pack(frame: Frame) -> bytes:

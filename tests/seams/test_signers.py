@@ -20,6 +20,7 @@ from eth_account import Account
 from key_case import CHAIN, KEY_HEX, PERMIT2, ROUTER, TOKEN, Far
 
 from agent.config import custody_kinds
+from agent.domain.amount import Units
 from agent.domain.errors import IsthmusError, SignerError, SignerUnavailableError
 from agent.domain.plan import Call, Calls, SignedRequest, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
 from agent.keys.digest import typed_digest
@@ -41,7 +42,7 @@ def approval(amount: int = 5) -> Calls:
 
 
 def permit(spender: str = ROUTER) -> TypedData:
-    details = {"token": TOKEN, "amount": 2**159 + 1, "expiration": 1_800_000_000, "nonce": 0}
+    details = {"token": TOKEN, "amount": Units(2**159 + 1), "expiration": 1_800_000_000, "nonce": 0}
     domain: dict[str, str | int] = {"name": "Permit2", "chainId": CHAIN, "verifyingContract": PERMIT2}
     message = {"details": details, "spender": spender, "sigDeadline": 1_800_000_000}
     return TypedData("p-1", domain, {name: list(fields) for name, fields in PERMIT_TYPES.items()}, "PermitSingle", message)
