@@ -85,10 +85,13 @@ def check_preimage(preimage: Preimage, policies: Mapping[int, KeyPolicy], key_id
         call = Call("0x" + tx.to.hex(), tx.data, tx.value)
         calls = Calls("", tx.chain_id, (call,), (), tx.nonce, tx.gas_limit, tx.gas_fee_max, tx.gas_tip)
         check_calls(_policy(policies, tx.chain_id, key_id), calls, deadline_s_max)
-    elif isinstance(typed, TypedData) and typed_preimage(typed) == preimage.data:
+    elif isinstance(typed, TypedData):
+        # The policy first: it knows the few types that there are, and laying out unknown ones may take for ever.
         check_typed(_policy(policies, typed.domain.get("chainId"), key_id), typed, deadline_s_max)
+        if typed_preimage(typed) != preimage.data:
+            raise SignerError("the bytes to sign are not of the typed data beside them; nothing is signed without being read")
     else:
-        raise SignerError("the bytes to sign are not of the typed data beside them; nothing is signed without being read")
+        raise SignerError("typed data that is not shown; nothing is signed without being read")
 
 
 def _policy(policies: Mapping[int, KeyPolicy], chain_id: object, key_id: str) -> KeyPolicy:

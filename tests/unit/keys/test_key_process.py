@@ -202,6 +202,16 @@ async def test_typed_data_of_another_kind_is_refused(far: SignerProcess) -> None
     await still_signs(far)
 
 
+async def test_typed_data_that_would_take_for_ever_is_refused_at_once(far: SignerProcess) -> None:
+    """Twelve types of twelve fields each, one inside the other, are nine million million places for a value."""
+    types = {f"T{n}": [{"name": f"f{m}", "type": f"T{n + 1}" if n < 11 else "bool"} for m in range(12)] for n in range(12)}
+    domain: dict[str, str | int] = {"name": "Permit2", "chainId": o.CHAIN, "verifyingContract": o.PERMIT2}
+    async with asyncio.timeout(5), connected(far) as raw:
+        step = Preimage("typed", TYPED.data, TypedData("x", domain, types, "T0", {}))
+        assert isinstance(await raw.ask(step), Denied)
+        assert isinstance(await raw.ask(TYPED, 2), Given)
+
+
 @pytest.mark.parametrize(
     "raw",
     [
