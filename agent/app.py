@@ -21,7 +21,7 @@ from agent.domain.errors import ConfigError, RefusedError, UsageError
 from agent.gateways import local
 from agent.keys.secrets import Secret, read_secret
 from agent.ports import Signer, Tools, Venue
-from agent.wallet import Ask, opened_wallet, policy_of, secret_of, signs_fast, venue_key
+from agent.wallet import Ask, allowed, opened_wallet, secret_of, signs_fast, venue_key
 
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
@@ -192,7 +192,7 @@ async def open_venues(
                 if key is not None:
                     signers[name] = key
             elif wallet is not None:
-                wallet.allow(policy_of(loaded.settings, name, section, wallet.address, profile.chain_id))
+                wallet.allow(allowed(loaded, name, section, wallet.address, profile.chain_id))
                 signers[name] = wallet
         yield venues, signers
     finally:
@@ -222,7 +222,7 @@ async def running_engine(
     heard: list[int] = []
     journal = open_journal(loaded)
     try:
-        async with opened_wallet(loaded, ask) as wallet, open_venues(loaded, wallet) as (venues, signers):
+        async with opened_wallet(loaded, RealClock(), ask) as wallet, open_venues(loaded, wallet) as (venues, signers):
             engine = Engine(
                 journal,
                 venues,

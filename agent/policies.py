@@ -54,11 +54,11 @@ def rules_of(loaded: Loaded, name: str, section: Any) -> tuple[Rule, ...]:
     return kept
 
 
-def spent_of(loaded: Loaded, clock: Clock, *, read_only: bool = False) -> Spent | None:
-    """What went through windows, where a rule has one. Raises SignerError when its file is damaged."""
+def spent_of(loaded: Loaded, clock: Clock, *, read_only: bool = False, file: str = "spent.jsonl") -> Spent | None:
+    """What went through windows, where a rule has one; kept in `file`, which has one owner. SignerError when it is damaged."""
     if not any(rule.window_s for rule in loaded.settings.policy):
         return None
-    return Spent(loaded.home / "spent.jsonl", clock, read_only=read_only)
+    return Spent(loaded.home / file, clock, read_only=read_only)
 
 
 def _rule(rule: PolicyRule, section: Any) -> Rule | None:

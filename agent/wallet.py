@@ -11,19 +11,21 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from agent.config import KEYSTORE, Loaded, Settings, Wallet, custody_module
+from agent.config import KEYSTORE, Loaded, Wallet, custody_module
 from agent.domain.errors import ConfigError, IsthmusError, SecretError
 from agent.keys.secrets import Secret, Secrets
+from agent.ports import Clock
 
 if TYPE_CHECKING:
+    from agent.keys.bounds import KeyPolicy
     from agent.keys.keystore import Keystore
     from agent.keys.local import LocalSigner
-    from agent.keys.policy import KeyPolicy
     from agent.keys.remote import Key, RemoteSigner
     from agent.keys.venue_key import VenueKey
 
 SCRYPT_N_SANDBOX = 2**12  # the sandbox's key guards nothing; a real wallet takes the keystore's own default
 CANCEL_GAS_LIMIT_MAX = 1_000_000  # a transfer takes 21,000; some roll-ups count their data in
+SIGNER_SPENT = "signer-spent.jsonl"  # a count of its own, also where it shares its home with the agent
 ASK = "ask"
 HERE: Final = ("hot", "microseconds")  # tier and latency of a key in this process
 Ask = Callable[[str], str]  # (name of a key) -> the password that a person typed
@@ -58,17 +60,20 @@ def _keystore(folder: Path) -> "Keystore":
 # -- the wallet --------------------------------------------------------------------------------------------------------
 
 
-async def open_wallet(loaded: Loaded, ask: Ask | None = None) -> "LocalSigner | RemoteSigner | None":
+async def open_wallet(loaded: Loaded, clock: Clock, ask: Ask | None = None) -> "LocalSigner | RemoteSigner | None":
     """The key of `[wallet]`, wherever it lies; None without that section. Raises SecretError or SignerError with the fix."""
+    from agent.policies import spent_of
+
     section = loaded.wallet
     if section is None:
         return None
+    spent = spent_of(loaded, clock)
     if isinstance(section, Wallet):
         password = Secret((ask or _no_prompt)(section.keystore)) if section.password == ASK else secret_of(loaded, section.password)
-        return await asyncio.to_thread(_keystore(loaded.keystore_path).unlock, section.keystore, password)
+        return await asyncio.to_thread(_keystore(loaded.keystore_path).unlock, section.keystore, password, spent=spent)
     from agent.keys.remote import RemoteSigner
 
-    return RemoteSigner(await open_key(loaded))
+    return RemoteSigner(await open_key(loaded), spent=spent)
 
 
 async def open_key(loaded: Loaded) -> "Key":
@@ -86,28 +91,30 @@ async def close_wallet(wallet: "LocalSigner | RemoteSigner | None") -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened_wallet(loaded: Loaded, ask: Ask | None = None) -> "AsyncIterator[LocalSigner | RemoteSigner | None]":
+async def opened_wallet(loaded: Loaded, clock: Clock, ask: Ask | None = None) -> "AsyncIterator[LocalSigner | RemoteSigner | None]":
     """`open_wallet` while the context is open."""
-    wallet = await open_wallet(loaded, ask)
+    wallet = await open_wallet(loaded, clock, ask)
     try:
         yield wallet
     finally:
         await close_wallet(wallet)
 
 
-async def wallet_address(loaded: Loaded) -> str:
+async def wallet_address(loaded: Loaded, clock: Clock) -> str:
     """Open the wallet that the settings name, and close it again; its address. Raises SecretError or SignerError with the fix."""
-    async with opened_wallet(loaded) as wallet:
+    async with opened_wallet(loaded, clock) as wallet:
         if wallet is None:
             raise SecretError("the settings have no [wallet] section; add one")
         return wallet.address
 
 
-async def open_canceller(loaded: Loaded, chain_id: int, address: str, gas_fee_max_gwei: int) -> "LocalSigner | RemoteSigner":
+async def open_canceller(
+    loaded: Loaded, clock: Clock, chain_id: int, address: str, gas_fee_max_gwei: int
+) -> "LocalSigner | RemoteSigner":
     """The wallet, for one chain and one purpose: to send nothing to itself, which takes back what waits. Raises SecretError."""
-    from agent.keys.policy import NO_HOOKS, KeyPolicy
+    from agent.keys.bounds import NO_HOOKS, KeyPolicy
 
-    wallet = await open_wallet(loaded)
+    wallet = await open_wallet(loaded, clock)
     if wallet is None or wallet.address.lower() != address.lower():
         await close_wallet(wallet)
         raise SecretError(f"the wallet of the settings is not {address}; correct [wallet] or the venue's section")
@@ -117,18 +124,13 @@ async def open_canceller(loaded: Loaded, chain_id: int, address: str, gas_fee_ma
     return wallet
 
 
-def policy_of(settings: Settings, name: str, section: Any, address: str, chain_id: int) -> "KeyPolicy":
-    """What the wallet's key may sign for this venue: swaps through its router, exact approvals to Permit2, heads of the journal."""
-    from agent.keys.policy import swap_policy
+def allowed(loaded: Loaded, name: str, section: Any, address: str, chain_id: int) -> "KeyPolicy":
+    """What the wallet's key may sign for this venue. Raises ConfigError when the venue is for another account."""
+    from agent.policies import policy_of
 
     if address.lower() != section.wallet.lower():
         raise ConfigError(f"venues.{name}.wallet is {section.wallet}, [wallet] opens {address}; make them the same")
-    tokens = frozenset(token.address for token in section.tokens)
-    limits = settings.risk
-    fee_max = int(limits.gas_fee_cap_gwei.partition(".")[0] or 0) * 10**9 + 10**9
-    contracts = section.contracts
-    router, permit2, gas_max = contracts.universal_router, contracts.permit2, limits.gas_limit_max
-    return swap_policy(chain_id, address, router, permit2, tokens, fee_max, gas_max, anchor=contracts.audit_anchor)
+    return policy_of(loaded, name, section, address, chain_id)
 
 
 def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":
@@ -216,22 +218,24 @@ def _venue_row(loaded: Loaded, name: str, section: Any) -> KeyRow:
 
 
 @contextlib.asynccontextmanager
-async def serving_signer(loaded: Loaded, name: str, path: Path, password: Secret) -> AsyncIterator[dict[str, Any]]:
+async def serving_signer(loaded: Loaded, clock: Clock, name: str, path: Path, password: Secret) -> AsyncIterator[dict[str, Any]]:
     """Hold the key `name` of the keystore for agents that ask at the socket `path`, within the policies of these settings.
 
     Yields what there is to tell about it. Raises SecretError, ConfigError when no venue of the settings trades with this key.
     """
     from agent.keys.memory import harden_process
     from agent.keys.signer_process import serve
+    from agent.policies import spent_of
 
     granted = harden_process()
     signs_fast()
-    signer = await asyncio.to_thread(_keystore(loaded.keystore_path).unlock, name, password)
+    spent = spent_of(loaded, clock, file=SIGNER_SPENT)
+    signer = await asyncio.to_thread(_keystore(loaded.keystore_path).unlock, name, password, spent=spent)
     try:
         chains = []
         for venue, section in loaded.venues.items():
             if getattr(section, "wallet", "").lower() == signer.address.lower():
-                signer.allow(policy_of(loaded.settings, venue, section, signer.address, section.chain_id))
+                signer.allow(allowed(loaded, venue, section, signer.address, section.chain_id))
                 chains.append(section.chain_id)
         if not chains:
             raise ConfigError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from agent.app import default_config, kill_latch, live_venues, open_reader
+from agent.app import RealClock, default_config, kill_latch, live_venues, open_reader
 from agent.cli.checks import Check, Level, failed
 from agent.cli.options import Config, Json, run_async
 from agent.cli.show import out, print_json
@@ -131,7 +131,7 @@ def _wallet(loaded: Loaded) -> Check:
     if isinstance(loaded.wallet, Wallet) and loaded.wallet.password == "ask":  # noqa: S105 - the word that means: ask a person
         return Check("wallet", "skip", "its password is asked for at start")
     try:
-        address = run_async(lambda: wallet_address(loaded))
+        address = run_async(lambda: wallet_address(loaded, RealClock()))
     except IsthmusError as error:
         return failed("wallet", error, "check [wallet] in the settings")
     for name, section in loaded.venues.items():

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.app import Secret, settings_of
+from agent.app import RealClock, Secret, settings_of
 from agent.cli.keys import Password, PasswordFd, read_descriptor
 from agent.cli.options import Config, Json, ask, run_async
 from agent.cli.show import line, print_json
@@ -38,7 +38,7 @@ async def _serve(loaded: Loaded, name: str, path: Path, password: Secret, *, as_
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving_signer(loaded, name, path, password) as told:
+    async with serving_signer(loaded, RealClock(), name, path, password) as told:
         _tell(told, as_json=as_json)
         await stop.wait()
 

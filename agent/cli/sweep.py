@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import agent.venues
+from agent.app import RealClock
 from agent.config import FILE_BYTES_MAX, Loaded, Settings, venue_kinds, wallet_section
 from agent.domain.errors import ConfigError, SecretError
 from agent.domain.sweep import Sweep, Swept
@@ -153,7 +154,7 @@ async def _wallet(place: Place, quick: asyncio.Event, opened: list[Any], chain: 
     except ConfigError:
         raise SecretError("the settings have no [wallet] that could sign; correct that section") from None
     loaded = Loaded(settings=Settings(home=str(place.home)), path=place.path, digest="", venues={}, wallet=section)
-    wallet = await open_canceller(loaded, chain.chain_id, chain.wallet, chain.gas_fee_max_gwei)
+    wallet = await open_canceller(loaded, RealClock(), chain.chain_id, chain.wallet, chain.gas_fee_max_gwei)
     opened.append(wallet)
     return wallet
 

@@ -20,7 +20,7 @@ from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.memory import KeyPage
 from agent.keys.spent import Spent
-from agent.keys.steps import Preimage, check_preimage, steps
+from agent.keys.steps import Preimage, alone, steps
 from agent.ports import Clock, Custody
 
 DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
@@ -100,8 +100,13 @@ class LocalSigner:
 
     def sign_preimage(self, preimage: Preimage) -> bytes:
         """One thing of `steps`, decided on its bytes alone, for another process: 65 bytes, or SignerError."""
-        check_preimage(preimage, self._policies, self._key_id, self._deadline_s_max())
-        return self._sign_digest(preimage.digest)
+        held = alone(preimage, self._policies, self._key_id, self._deadline_s_max(), self._spent)
+        try:
+            return self._sign_digest(preimage.digest)
+        except SignerError:
+            if held is not None:
+                held.release()
+            raise
 
     @property
     def is_locked(self) -> bool:

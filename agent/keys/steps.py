@@ -74,24 +74,33 @@ def steps(
             raise SignerError(f"key {key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
 
 
-def check_preimage(preimage: Preimage, policies: Mapping[int, KeyPolicy], key_id: str, deadline_s_max: int | None = None) -> None:
+def alone(
+    preimage: Preimage,
+    policies: Mapping[int, KeyPolicy],
+    key_id: str,
+    deadline_s_max: int | None = None,
+    spent: Spent | None = None,
+) -> Reserved | None:
     """Decide on one thing to sign by its bytes alone, for who is asked by another process. Raises SignerError.
 
-    Typed data must give the very bytes; a transaction is read from them, and its `source` is not looked at.
+    Typed data must give the very bytes; a transaction is read from them, and its `source` is not looked at. What was set aside in
+    `spent` is returned, to be released if no signature is made.
     """
     typed = preimage.source
     if preimage.kind == "transaction":
         tx = read_transaction(preimage.data)
         call = Call("0x" + tx.to.hex(), tx.data, tx.value)
         calls = Calls("", tx.chain_id, (call,), (), tx.nonce, tx.gas_limit, tx.gas_fee_max, tx.gas_tip)
-        check_calls(_policy(policies, tx.chain_id, key_id), calls, deadline_s_max)
-    elif isinstance(typed, TypedData):
-        # The policy first: it knows the few types that there are, and laying out unknown ones may take for ever.
-        check_typed(_policy(policies, typed.domain.get("chainId"), key_id), typed, deadline_s_max)
-        if typed_preimage(typed) != preimage.data:
-            raise SignerError("the bytes to sign are not of the typed data beside them; nothing is signed without being read")
-    else:
+        policy = _policy(policies, tx.chain_id, key_id)
+        return _set_aside(policy, check_calls(policy, calls, deadline_s_max).acts, calls, spent)
+    if not isinstance(typed, TypedData):
         raise SignerError("typed data that is not shown; nothing is signed without being read")
+    # The policy first: it knows the few types that there are, and laying out unknown ones may take for ever.
+    policy = _policy(policies, typed.domain.get("chainId"), key_id)
+    charged(policy.rules, (act_of(check_typed(policy, typed, deadline_s_max), policy),), policy.names)
+    if typed_preimage(typed) != preimage.data:
+        raise SignerError("the bytes to sign are not of the typed data beside them; nothing is signed without being read")
+    return None
 
 
 def _policy(policies: Mapping[int, KeyPolicy], chain_id: object, key_id: str) -> KeyPolicy:

@@ -27,7 +27,7 @@ from agent.keys.keystore import Keystore
 from agent.keys.remote import RemoteSigner, recovered
 from agent.keys.secrets import Secret, Secrets
 from agent.keys.signer_process import CLIENTS_MAX
-from agent.keys.steps import Preimage, check_preimage, steps
+from agent.keys.steps import Preimage, alone, steps
 
 pytestmark = pytest.mark.xdist_group("signers")
 POLICIES = {o.CHAIN: o.policy()}
@@ -174,7 +174,7 @@ async def test_a_flipped_byte_signs_nothing_else(far: SignerProcess, seed: int) 
             answer = await raw.ask(CALL, number, data=bytes(data))
             if isinstance(answer, Given):
                 changed = Preimage("transaction", bytes(data), CALL.source)
-                check_preimage(changed, {o.CHAIN: o.policy(gas_fee_max=201 * 10**9, gas_limit_max=3_000_000)}, "k")
+                alone(changed, {o.CHAIN: o.policy(gas_fee_max=201 * 10**9, gas_limit_max=3_000_000)}, "k")
                 assert recovered(CALL.digest, answer.signature) != o.OWNER
                 signed += 1
     assert signed < len(CALL.data) // 4

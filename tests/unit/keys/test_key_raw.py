@@ -12,7 +12,7 @@ from agent.domain.plan import SignedTransaction
 from agent.keys.digest import Transaction, checksum, keccak, transaction_fields, transaction_preimage
 from agent.keys.local import LocalSigner
 from agent.keys.raw import BYTES_MAX, read_signature, read_transaction
-from agent.keys.steps import Preimage, check_preimage, steps
+from agent.keys.steps import Preimage, alone, steps
 
 WORDS = st.one_of(st.integers(0, 300), st.integers(0, 2**256 - 1))
 SMALL = st.one_of(st.integers(1, 300), st.integers(1, 2**64 - 2))
@@ -130,6 +130,6 @@ def test_each_step_of_a_swap_passes_alone_and_not_with_another_policy() -> None:
         with pytest.raises(SignerError):
             signer.sign_preimage(Preimage(kind, step.digest, step.source))  # type: ignore[arg-type]
     with pytest.raises(SignerError, match="policy"):
-        check_preimage(step, {o.CHAIN: o.policy(router=o.OTHER, contracts={})}, "k")
+        alone(step, {o.CHAIN: o.policy(router=o.OTHER, contracts={})}, "k")
     with pytest.raises(SignerError, match="no policy"):
-        check_preimage(step, {}, "k")
+        alone(step, {}, "k")
