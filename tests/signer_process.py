@@ -33,13 +33,13 @@ pools = [{{ protocol = "v3", base = "WETH", quote = "USDT", fee_pips = 500, addr
 
 
 class SignerProcess:
-    """`start` returns when it answers; its output is kept for those who look for what must not be there."""
+    """`more` ends its settings. `start` returns when it answers; what it says is kept, to be looked through."""
 
-    def __init__(self, folder: Path, key_hex: str, router: str, weth: str, usdt: str) -> None:
+    def __init__(self, folder: Path, key_hex: str, router: str, weth: str, usdt: str, more: str = "") -> None:
         self.folder, self.said = folder, ""
         self.address = Keystore(folder / ".isthmus" / "keystore", 2**12).import_key("main", Secret(key_hex), Secret(PASSWORD))
         text = SETTINGS.format(owner=self.address, router=router, weth=weth, usdt=usdt, pool="33" * 20)
-        (folder / "isthmus.toml").write_text(text)
+        (folder / "isthmus.toml").write_text(text + more)
         self.socket = folder / "run" / "signer.sock"
         self._process: subprocess.Popen[str] | None = None
 

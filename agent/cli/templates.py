@@ -41,7 +41,7 @@ gas_tip_gwei = "1"
 # url = "postgresql://desk@127.0.0.1/isthmus"
 # password = "env:JOURNAL_PASSWORD"
 
-# The key that signs on chain: `isthmus keys new main` makes it.
+# The key that signs on chain: `isthmus keys new main` makes it. Other places where a key can lie: docs/keys.md.
 # [wallet]
 # keystore = "main"
 # password = "ask"          # or env:…, file:…, keyring:…

@@ -16,10 +16,13 @@ import msgspec
 import onchain_samples as o
 import pytest
 from cli_kit import isthmus
+from eth_account import Account
 from signer_process import PASSWORD, SignerProcess
 
+from agent.app import RealClock
+from agent.config import load
 from agent.domain.errors import SecretError, SignerError, SignerUnavailableError
-from agent.domain.plan import TypedData
+from agent.domain.plan import SignedTransaction, TypedData
 from agent.keys.custody import process
 from agent.keys.digest import typed_preimage
 from agent.keys.frames import FRAME_BYTES_MAX, Ask, Denied, Given, Hello, check_peer, pack, read_frame
@@ -28,6 +31,7 @@ from agent.keys.remote import RemoteSigner, recovered
 from agent.keys.secrets import Secret, Secrets
 from agent.keys.signer_process import CLIENTS_MAX
 from agent.keys.steps import Preimage, alone, steps
+from agent.wallet import close_wallet, open_canceller
 
 pytestmark = pytest.mark.xdist_group("signers")
 POLICIES = {o.CHAIN: o.policy()}
@@ -279,6 +283,61 @@ async def test_killed_in_the_middle_nothing_was_signed_and_it_comes_back(far: Si
     await made.sign(o.permit_and_swap())  # a restart between two requests is not even noticed
     assert await made.health() == ""
     await made.close()
+
+
+RULES = """
+[[policy]]
+name = "hourly"
+effect = "allow"
+acts = ["swap"]
+give = ["USDT"]
+window_s = 3600
+window_max = "5"
+[[policy]]
+name = "the rest"
+effect = "allow"
+acts = ["approve", "permit"]
+"""
+
+
+async def test_many_at_once_share_one_window_and_a_restart_forgets_nothing(tmp_path: Path) -> None:
+    """Eight agents ask for forty swaps of one coin each; the signer's own settings allow five in an hour."""
+    far = SignerProcess(tmp_path, o.KEY_HEX, o.ROUTER, o.WETH, o.USDC, RULES)
+    far.start()
+    try:
+        agents = [await signer(far) for _ in range(8)]
+        swaps = [o.calls(o.execute(b"\x00", [o.v3()]), nonce=nonce) for nonce in range(40)]
+        done = await asyncio.gather(*(agents[n % 8].sign(swap) for n, swap in enumerate(swaps)), return_exceptions=True)
+        refused = [str(one) for one in done if isinstance(one, SignerError)]
+        signed = [swap for swap, one in zip(swaps, done, strict=True) if not isinstance(one, BaseException)]
+        assert (len(signed), len(refused)) == (5, 35), refused[:1]
+        assert all("hourly" in one for one in refused)
+        assert far.stop() == 0
+        far.start()
+        with pytest.raises(SignerError, match="hourly"):
+            await agents[0].sign(swaps[39] if swaps[39] not in signed else swaps[0])
+        await agents[1].sign(msgspec.structs.replace(signed[0], gas_tip=2 * 10**9))  # to outbid itself takes no room
+        for one in agents:
+            await one.close()
+    finally:
+        far.stop()
+
+
+async def test_the_kill_switch_takes_back_through_it(far: SignerProcess) -> None:
+    """Nothing, sent to oneself; within the fee that the signer's own settings pass."""
+    loaded = load(far.folder / "isthmus.toml")
+    wallet = await open_canceller(loaded, RealClock(), o.CHAIN, o.OWNER, 500)
+    back = o.calls(b"", to=o.OWNER, gas_limit=21_000)
+    signed = await wallet.sign(back)
+    assert isinstance(signed, SignedTransaction)
+    assert Account.recover_transaction(signed.raw) == o.OWNER
+    with pytest.raises(SignerError, match="the signer process refuses: policy: gas fee"):
+        await wallet.sign(msgspec.structs.replace(back, gas_fee_max=500 * 10**9))
+    with pytest.raises(SignerError, match="not on this key's list"):
+        await wallet.sign(o.permit_and_swap())
+    await close_wallet(wallet)
+    with pytest.raises(SecretError, match="is not 0xdd"):
+        await open_canceller(loaded, RealClock(), o.CHAIN, o.THIEF, 500)
 
 
 def test_nobody_else_can_open_the_socket(far: SignerProcess) -> None:
