@@ -33,7 +33,7 @@ from agent.keys.signer_process import CLIENTS_MAX
 from agent.keys.steps import Preimage, alone, steps
 from agent.wallet import close_wallet, open_canceller
 
-pytestmark = pytest.mark.xdist_group("signers")
+pytestmark = pytest.mark.xdist_group("signer_process")
 POLICIES = {o.CHAIN: o.policy()}
 
 
