@@ -8,6 +8,7 @@ import coincurve
 from eth_abi.abi import decode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.domain.plan import Call, TypedData
@@ -53,13 +54,20 @@ class Chain:
     def pay(self, *addresses: str) -> None:
         """Ten ETH and ten million units of the token for each."""
         for address in addresses:
-            self.deployer.send(address, "0x", gas=100_000, value=10 * ETH)
+            self.deployer.send(to_checksum_address(address), "0x", gas=100_000, value=10 * ETH)
             self.deployer.invoke(self.token, "mint(address,uint256)", address, 10**7)
         self.deployer.settle()
 
     def send(self, name: str, to: str, data: bytes, gas: int = GAS) -> dict[str, Any]:
         """A transaction of the account with that name; its receipt. Raises RpcError when it reverts."""
-        fields = {"nonce": self.nonce(account(name).address), "gas": gas, "value": 0, "to": to, "data": data, **FEES}
+        fields = {
+            "nonce": self.nonce(account(name).address),
+            "gas": gas,
+            "value": 0,
+            "to": to_checksum_address(to),
+            "data": data,
+            **FEES,
+        }
         return self.raw(bytes(account(name).sign_transaction({"type": 2, "chainId": self.chain_id, **fields}).raw_transaction))
 
     def raw(self, raw: bytes) -> dict[str, Any]:
