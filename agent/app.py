@@ -272,8 +272,7 @@ async def open_venues(loaded: Loaded, wallet: "LocalSigner | None") -> AsyncIter
                 if key is not None:
                     signers[name] = key
             elif wallet is not None:
-                _allow(wallet, loaded, name, section, profile.chain_id)
-                signers[name] = wallet
+                signers[name] = _allow(wallet, loaded, name, section, profile.chain_id)
         yield venues, signers
     finally:
         for venue in venues.values():
@@ -289,13 +288,19 @@ def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":
     return VenueKey(f"{name}:{section.api_key[:6]}", name, section.api_key, secret_of(loaded, section.secret))
 
 
-def _allow(wallet: "LocalSigner", loaded: Loaded, name: str, section: Any, chain_id: int) -> None:
-    """What the wallet's key may sign for this venue: swaps through its router, exact approvals to Permit2, heads of the journal."""
-    from agent.policies import policy_of
+def _allow(wallet: "LocalSigner", loaded: Loaded, name: str, section: Any, chain_id: int) -> Signer:
+    """Whoever signs for this venue: the wallet's key, within its policy, for itself or for the Safe that holds the tokens."""
+    from agent.policies import account_of, policy_of
 
     if wallet.address.lower() != section.wallet.lower():
         raise ConfigError(f"venues.{name}.wallet is {section.wallet}, the keystore opens {wallet.address}; make them the same")
     wallet.allow(policy_of(loaded, name, section, wallet.address, chain_id))
+    account = account_of(section)
+    if account is None:
+        return wallet
+    from agent.keys.accounts.signer import SafeSigner
+
+    return SafeSigner(wallet, account, section.contracts.audit_anchor)
 
 
 @contextlib.asynccontextmanager

@@ -227,6 +227,7 @@ class Loaded(BaseModel):
         )
         tip = parse_units(execution.gas_tip_gwei, GWEI_DECIMALS, "gwei")
         knobs = Knobs(**self.settings.reconcile.model_dump())
+        batches = [section.batch_gas for section in self.venues.values() if hasattr(section, "batch_gas")]
         return Rules(
             limits,
             execution.slippage_bps,
@@ -235,6 +236,7 @@ class Loaded(BaseModel):
             outbid_after_s=execution.outbid_after_s,
             knobs=knobs,
             scoring=self.scoring(),
+            **({"gas_base": max(batches)} if batches else {}),
         )
 
     def scoring(self) -> Scoring:

@@ -154,6 +154,11 @@ def permit2_allowance(owner: str, token: str, spender: str) -> bytes:
     return call_data("allowance(address,address,address)", owner, token, spender)
 
 
+def permit2_approve(token: str, spender: str, units: int, expires_s: int) -> bytes:
+    """The spender may move so much of the token. `expires_s` in unix seconds; 0: in this block alone."""
+    return call_data("approve(address,address,uint160,uint48)", token, spender, units, expires_s)
+
+
 def anchor(seq: int, head: bytes) -> bytes:
     """Of AuditAnchor: record `seq` of the sender's journal has the hash `head` (32 bytes)."""
     return call_data("anchor(uint64,bytes32)", seq, head)

@@ -90,6 +90,8 @@ def write_config(path: Path, info: Info) -> None:
         "v4_pool_manager": contracts["PoolManager"],
         "audit_anchor": contracts["AuditAnchor"],
     }
+    if info.safe:
+        named["multi_send"] = info.multi_send
     symbols = {address: symbol for symbol, (address, _) in info.tokens.items()}
     lines = [
         f"{MARK}, chain {info.chain}; simulated money only",
@@ -115,6 +117,7 @@ def write_config(path: Path, info: Info) -> None:
         f'rpc_url = "{info.rpc_url}"',
         f"chain_id = {info.chain_id}",
         f'wallet = "{info.wallet}"',
+        *([f'account = "safe"\nsafe = "{info.safe}"'] if info.safe else []),
         "confirmations = 2",
         "contracts = { " + ", ".join(f'{key} = "{value}"' for key, value in named.items()) + " }",
         "tokens = [",
