@@ -22,6 +22,7 @@ from agent.domain.errors import ConfigError, NumberError
 from agent.engine.world import Rules
 from agent.risk.gate import GROUP_DECIMALS
 from agent.risk.limits import Limits
+from agent.routing.cost import BATCH_GAS
 from agent.routing.scorecard import Scoring
 from agent.settlement.knobs import Knobs
 
@@ -227,7 +228,7 @@ class Loaded(BaseModel):
         )
         tip = parse_units(execution.gas_tip_gwei, GWEI_DECIMALS, "gwei")
         knobs = Knobs(**self.settings.reconcile.model_dump())
-        batches = [section.batch_gas for section in self.venues.values() if hasattr(section, "batch_gas")]
+        account_gas = max((getattr(section, "account_gas", 0) for section in self.venues.values()), default=0)
         return Rules(
             limits,
             execution.slippage_bps,
@@ -236,7 +237,7 @@ class Loaded(BaseModel):
             outbid_after_s=execution.outbid_after_s,
             knobs=knobs,
             scoring=self.scoring(),
-            **({"gas_base": max(batches)} if batches else {}),
+            gas_base=BATCH_GAS + account_gas,
         )
 
     def scoring(self) -> Scoring:

@@ -29,7 +29,7 @@ V2_FEE_PIPS = 3_000
 # 63,000, of v4 64,000 to 76,000; the batch itself takes 64,000, or 98,000 with a token's first permit. Crossed ticks come on top.
 LEG_GAS: dict[str, int] = {"v2": 55_000, "v3": 70_000, "v4": 80_000}
 BATCH_BASE_GAS = 80_000  # 21,000 of every transaction, call data, the router, and the permit
-SAFE_BASE_GAS = 200_000  # the same from a Safe, whose permissions are calls (tests/chain/test_safe_account.py holds it to that)
+SAFE_GAS = 80_000  # more than that from a Safe, which carries the calls out (tests/chain/test_safe_account.py holds it to that)
 
 
 class _Section(BaseModel):
@@ -189,9 +189,9 @@ class Config(_Section):
         return self.safe or self.wallet
 
     @property
-    def batch_gas(self) -> int:
-        """Of a batch itself, without its legs."""
-        return SAFE_BASE_GAS if self.safe else BATCH_BASE_GAS
+    def account_gas(self) -> int:
+        """What its account adds to a batch."""
+        return SAFE_GAS if self.safe else 0
 
     @property
     def touched(self) -> tuple[str, ...]:
