@@ -275,16 +275,16 @@ def load(path: Path, *, with_venues: bool = True) -> Loaded:
 
 
 def _refuse_shared_wallets(venues: Mapping[str, Any], where: str) -> None:
-    """A wallet's transactions are numbered on each chain: two venues would take the same numbers."""
+    """A wallet's transactions are numbered on each chain: two venues would take the same numbers, and count the same coins."""
     seen: dict[tuple[int, str], str] = {}
     for name, section in venues.items():
         if hasattr(section, "chain_id"):
-            key = section.chain_id, section.wallet.lower()
-            if key in seen:
-                raise ConfigError(
-                    f"{where}: venues.{name} and venues.{seen[key]} share a wallet on one chain; put the pools into one"
-                )
-            seen[key] = name
+            for address in {section.wallet.lower(), (getattr(section, "safe", "") or section.wallet).lower()}:
+                other = seen.setdefault((section.chain_id, address), name)
+                if other != name:
+                    raise ConfigError(
+                        f"{where}: venues.{name} and venues.{other} share a wallet on one chain; put the pools into one"
+                    )
 
 
 def venue_kinds() -> list[str]:

@@ -63,6 +63,8 @@ gas_tip_gwei = "1"
 # rpc_url_second = "https://…"   # another provider: what the two do not agree on is not believed
 # chain_id = 1
 # wallet = "0x…"
+# account = "safe"          # the tokens are in a Safe 1.4.1 that the wallet owns, and the wallet only sends
+# safe = "0x…"
 # contracts = { universal_router = "0x…", weth = "0x…", v2_factory = "0x…", v3_factory = "0x…" }
 # tokens = [
 #   { symbol = "WETH", address = "0x…", decimals = 18, group = "ETH" },

@@ -20,7 +20,7 @@ def holds(found: dict[str, Any]) -> None:
     assert found["breaks"] == []
     assert Decimal(found["parent"]["filled"]["amount"]) == 40
     assert sum(Decimal(leg["base"]["amount"]) for leg in found["legs"]) == 40
-    assert found["gas"]["transactions"] >= 2
+    assert found["gas"]["transactions"] >= 1
     assert Decimal(found["gas"]["paid"]["amount"]) > 0
     assert Decimal(found["all_in_price"]) > 0
     assert found["best_single_venue"]["price"]
@@ -36,10 +36,10 @@ def sources(found: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.chain
-@pytest.mark.parametrize("chain", ["anvil", "eth-tester"])
-def test_demo(chain: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("chain", "account"), [("anvil", "eoa"), ("eth-tester", "eoa"), ("anvil", "safe")])
+def test_demo(chain: str, account: str, tmp_path: Path) -> None:
     began = time.monotonic()
-    done = isthmus("demo", "--json", "--chain", chain, at=tmp_path)
+    done = isthmus("demo", "--json", "--chain", chain, "--account", account, at=tmp_path)
     assert time.monotonic() - began < WITHIN_S
     assert done.code == 0, done
     assert done.err == ""

@@ -13,6 +13,8 @@ from eth_abi.abi import encode
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, SignedRequest, SignedTransaction, Unsigned, VenueRequest
+from agent.keys.accounts.kinds import Safe
+from agent.keys.accounts.signer import SafeSigner
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
 from agent.keys.secrets import Secret
@@ -40,6 +42,13 @@ def local() -> Signer:
     return made
 
 
+def of_safe() -> Signer:
+    account = Safe("0x" + "5a" * 20, "0x" + "3b" * 20)
+    made = LocalSigner(bytearray.fromhex(SECRET))
+    made.allow(swap_policy(31337, OWNER, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=account))
+    return SafeSigner(made, account)
+
+
 def venue_key() -> Signer:
     return VenueKey("main", "binance", "public half", Secret(SECRET))
 
@@ -56,6 +65,7 @@ class Case(msgspec.Struct, frozen=True):
 
 CASES = {
     "LocalSigner": Case(local, approval(), SignedTransaction, approval(2**256 - 1), order()),
+    "SafeSigner": Case(of_safe, approval(), SignedTransaction, approval(2**256 - 1), order()),
     "VenueKey": Case(venue_key, order(), SignedRequest, order("MARKET"), approval()),
 }
 

@@ -6,6 +6,7 @@ Safe's is signed, so no number of the Safe's has to be known, and a transaction 
 
 import msgspec
 
+from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, Signed, Unsigned
 from agent.keys.accounts.kinds import Safe
 from agent.keys.accounts.owners import Consent, packed
@@ -17,6 +18,8 @@ from agent.ports import Custody
 
 class SafeSigner:
     """Satisfies the ports Signer, PromptSigner and Account. `anchor`: the contract that the key itself tells the journal's head."""
+
+    __slots__ = ("_account", "_anchor", "_signer")
 
     def __init__(self, signer: LocalSigner, account: Safe, anchor: str = "") -> None:
         self._signer, self._account, self._anchor = signer, account, anchor
@@ -43,6 +46,16 @@ class SafeSigner:
         if isinstance(unsigned, Calls) and not self._is_its_own(unsigned):
             unsigned = wrapped(unsigned, self._account, self._signer.address)
         return self._signer.sign_now(unsigned)
+
+    def close(self) -> None:
+        """Wipe the key. Every later request is refused."""
+        self._signer.close()
+
+    def __repr__(self) -> str:
+        return f"SafeSigner({self.address}, {self._signer!r})"
+
+    def __reduce__(self) -> str:
+        raise SignerError("a signer cannot be pickled or copied")
 
     def _is_its_own(self, unsigned: Calls) -> bool:
         """What the key does as itself: to take a transaction back, and to anchor the journal."""
