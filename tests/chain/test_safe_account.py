@@ -130,6 +130,30 @@ async def test_the_key_itself_anchors_the_journal(pilot: Pilot) -> None:
     await pilot.agrees()
 
 
+async def test_a_swap_that_waits_when_the_agent_stops_is_booked_by_the_next(anvil: SandboxChain) -> None:
+    key = secrets.token_bytes(32)
+    of_safe = await anvil.safe_of(LocalSigner(bytearray(key)).address)
+    chosen = rules(gas_base=BATCH_GAS + SAFE_GAS)
+    async with flying(anvil, key=key, of_safe=of_safe, with_rules=chosen) as pilot:
+        swap = await pilot.held_back()
+        rows = pilot.rows
+    await anvil.call("evm_setAutomine", True)
+    await anvil.call("evm_mine")
+    async with flying(anvil, key=key, of_safe=of_safe, with_rules=chosen, rows=rows) as pilot:
+        await pilot.until(lambda: pilot.engine.state.orders[swap.order_id].block, "nobody knows what became of it")
+        await pilot.agrees()
+
+
+async def test_balances_of_the_safe_are_proved_to_the_block(pilot: Pilot) -> None:
+    venue = await connect("uniswap", pilot.config, Tools(RealClock()))
+    shot = await venue.snapshot()
+    await venue.close()
+    assert {one.asset.symbol: one.units for one in shot.proved} == {
+        one.asset.symbol: one.units for one in shot.balances if one.units
+    }
+    assert {one.asset.symbol for one in shot.proved} == {"ETH", "WETH", "USDT"}
+
+
 # -- what it does not begin with ---------------------------------------------------------------------------------------
 
 
