@@ -21,7 +21,7 @@ from agent.domain.errors import ConfigError, RefusedError, UsageError
 from agent.gateways import local
 from agent.keys.secrets import Secret, read_secret
 from agent.ports import Signer, Tools, Venue
-from agent.wallet import Ask, allowed, opened_wallet, secret_of, signs_fast, venue_key
+from agent.wallet import Ask, opened_wallet, secret_of, signer_for, signs_fast, venue_key
 
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
@@ -192,8 +192,7 @@ async def open_venues(
                 if key is not None:
                     signers[name] = key
             elif wallet is not None:
-                wallet.allow(allowed(loaded, name, section, wallet.address, profile.chain_id))
-                signers[name] = wallet
+                signers[name] = signer_for(loaded, wallet, name, section, profile.chain_id)
         yield venues, signers
     finally:
         for venue in venues.values():

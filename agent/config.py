@@ -22,6 +22,7 @@ from agent.domain.errors import ConfigError, NumberError
 from agent.engine.world import Rules
 from agent.risk.gate import GROUP_DECIMALS
 from agent.risk.limits import Limits
+from agent.routing.cost import BATCH_GAS
 from agent.routing.scorecard import Scoring
 from agent.settlement.knobs import Knobs
 
@@ -231,6 +232,7 @@ class Loaded(BaseModel):
         )
         tip = parse_units(execution.gas_tip_gwei, GWEI_DECIMALS, "gwei")
         knobs = Knobs(**self.settings.reconcile.model_dump())
+        account_gas = max((getattr(section, "account_gas", 0) for section in self.venues.values()), default=0)
         return Rules(
             limits,
             execution.slippage_bps,
@@ -239,6 +241,7 @@ class Loaded(BaseModel):
             outbid_after_s=execution.outbid_after_s,
             knobs=knobs,
             scoring=self.scoring(),
+            gas_base=BATCH_GAS + account_gas,
         )
 
     def scoring(self) -> Scoring:
@@ -277,16 +280,16 @@ def load(path: Path, *, with_venues: bool = True) -> Loaded:
 
 
 def _refuse_shared_wallets(venues: Mapping[str, Any], where: str) -> None:
-    """A wallet's transactions are numbered on each chain: two venues would take the same numbers."""
+    """A wallet's transactions are numbered on each chain: two venues would take the same numbers, and count the same coins."""
     seen: dict[tuple[int, str], str] = {}
     for name, section in venues.items():
         if hasattr(section, "chain_id"):
-            key = section.chain_id, section.wallet.lower()
-            if key in seen:
-                raise ConfigError(
-                    f"{where}: venues.{name} and venues.{seen[key]} share a wallet on one chain; put the pools into one"
-                )
-            seen[key] = name
+            for address in {section.wallet.lower(), (getattr(section, "safe", "") or section.wallet).lower()}:
+                other = seen.setdefault((section.chain_id, address), name)
+                if other != name:
+                    raise ConfigError(
+                        f"{where}: venues.{name} and venues.{other} share a wallet on one chain; put the pools into one"
+                    )
 
 
 def venue_kinds() -> list[str]:

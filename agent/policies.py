@@ -11,8 +11,9 @@ from agent.config import Loaded, PolicyRule
 from agent.domain.amount import parse_units
 from agent.domain.errors import ConfigError, SignerError, UsageError
 from agent.domain.plan import Call, Calls, TypedData
+from agent.keys.accounts.kinds import Safe
 from agent.keys.bounds import Act, KeyPolicy, Rule
-from agent.keys.policy import act_of, check_calls, check_typed, swap_policy
+from agent.keys.policy import act_of, check_calls, check_safe_tx, check_typed, swap_policy
 from agent.keys.rules import Verdict, charged, judge
 from agent.keys.spent import Spent
 from agent.ports import Clock
@@ -39,7 +40,13 @@ def policy_of(loaded: Loaded, name: str, section: Any, owner: str, chain_id: int
         contracts.audit_anchor,
         rules_of(loaded, name, section),
         {token.address.lower(): (token.symbol, token.decimals) for token in section.tokens},
+        account_of(section),
     )
+
+
+def account_of(section: Any) -> Safe | None:
+    """The Safe that the wallet's key acts for at a venue; None where it acts for itself."""
+    return Safe(section.safe, section.contracts.multi_send) if section.safe else None
 
 
 def rules_of(loaded: Loaded, name: str, section: Any) -> tuple[Rule, ...]:
@@ -143,6 +150,8 @@ def judged(policy: KeyPolicy, request: Calls | TypedData, spent: Spent | None) -
 def _acts(policy: KeyPolicy, request: Calls | TypedData) -> tuple[Act, ...]:
     if isinstance(request, Calls):
         return check_calls(policy, request).acts
+    if request.primary == "SafeTx":
+        return check_safe_tx(policy, request)
     return (act_of(check_typed(policy, request), policy),)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from agent.config import KEYSTORE, Loaded, Wallet, custody_module
 from agent.domain.errors import ConfigError, IsthmusError, SecretError
 from agent.keys.secrets import Secret, Secrets
-from agent.ports import Clock
+from agent.ports import Clock, Signer
 
 if TYPE_CHECKING:
     from agent.keys.bounds import KeyPolicy
@@ -131,6 +131,23 @@ def allowed(loaded: Loaded, name: str, section: Any, address: str, chain_id: int
     if address.lower() != section.wallet.lower():
         raise ConfigError(f"venues.{name}.wallet is {section.wallet}, [wallet] opens {address}; make them the same")
     return policy_of(loaded, name, section, address, chain_id)
+
+
+def signer_for(loaded: Loaded, wallet: "LocalSigner | RemoteSigner", name: str, section: Any, chain_id: int) -> Signer:
+    """Whoever signs for this venue: the wallet's key, within its policy, for itself or for the Safe that holds the tokens."""
+    from agent.policies import account_of
+
+    wallet.allow(allowed(loaded, name, section, wallet.address, chain_id))
+    account = account_of(section)
+    if account is None:
+        return wallet
+    from agent.keys.accounts.signer import RemoteSafeSigner, SafeSigner
+    from agent.keys.remote import RemoteSigner
+
+    anchor = section.contracts.audit_anchor
+    if isinstance(wallet, RemoteSigner):
+        return RemoteSafeSigner(wallet, account, anchor)
+    return SafeSigner(wallet, account, anchor)
 
 
 def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":

@@ -72,6 +72,13 @@ _ERRORS: Final = (
     "V4TooMuchRequested(uint256,uint256)",
 )
 _PANICS: Final = {0x01: "assertion failed", 0x11: "arithmetic overflow", 0x12: "division by zero", 0x32: "index out of range"}
+# A Safe gives numbers for reasons (Safe 1.4.1, its error codes), and keeps to itself why a call inside failed.
+_SAFE_WORDS: Final = {
+    "GS013": "a call that the Safe carried out failed (GS013)",
+    "GS020": "too few of the Safe's owners agree (GS020)",
+    "GS025": "an owner of the Safe has not approved it (GS025)",
+    "GS026": "a signature is of no owner of the Safe (GS026)",
+}
 
 
 @lru_cache(512)
@@ -152,6 +159,11 @@ def decimals() -> bytes:
 def permit2_allowance(owner: str, token: str, spender: str) -> bytes:
     """Returns (amount uint160, expiration uint48, nonce uint48)."""
     return call_data("allowance(address,address,address)", owner, token, spender)
+
+
+def permit2_approve(token: str, spender: str, units: int, expires_s: int) -> bytes:
+    """The spender may move so much of the token. `expires_s` in unix seconds; 0: in this block alone."""
+    return call_data("approve(address,address,uint160,uint48)", token, spender, units, expires_s)
 
 
 def anchor(seq: int, head: bytes) -> bytes:
@@ -238,7 +250,8 @@ def revert_reason(data: bytes, depth: int = 0) -> str:
     name, body = data[:4], data[4:]
     try:
         if name == selector("Error(string)"):
-            return printable(decode(["string"], body)[0]) or "reverted without a reason"
+            words = printable(decode(["string"], body)[0]) or "reverted without a reason"
+            return _SAFE_WORDS.get(words, words)
         if name == selector("Panic(uint256)"):
             code = decode(["uint256"], body)[0]
             return f"panic 0x{code:02x}: {_PANICS.get(code, 'see the Solidity documentation')}"

@@ -51,10 +51,13 @@ _HEADER: Final = (
 
 
 class Proofs:
-    """Proves balances of one wallet. Remembers where each token keeps them, and whether the node can prove anything at all."""
+    """Proves the coins of one wallet and the tokens of their holder, itself or another.
 
-    def __init__(self, rpc: Node, wallet: str) -> None:
-        self._rpc, self._wallet = rpc, wallet
+    Remembers where each token keeps them, and whether the node can prove anything at all.
+    """
+
+    def __init__(self, rpc: Node, wallet: str, holder: str = "") -> None:
+        self._rpc, self._wallet, self._holder = rpc, wallet, holder or wallet
         self._slots: dict[str, int] = {}  # token -> the place of its mapping of balances
         self._is_able = True
 
@@ -89,12 +92,12 @@ class Proofs:
         return octets(header["stateRoot"])
 
     async def _token(self, root: bytes, token: str, units: int, block: int) -> int | None:
-        """The wallet's balance of a token, proved; None while its place is not known."""
+        """The holder's balance of a token, proved; None while its place is not known."""
         known = self._slots.get(token)
         if known is None and not units:
             return None  # every empty place would fit
         slots = range(SLOTS_MAX) if known is None else (known,)
-        found = await self._account(root, token, [_mapped(self._wallet, slot) for slot in slots], block)
+        found = await self._account(root, token, [_mapped(self._holder, slot) for slot in slots], block)
         if found is None:
             return None
         if known is None:

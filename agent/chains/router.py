@@ -80,6 +80,12 @@ def execute(permit: Permit, swaps: tuple[Swap, ...]) -> tuple[bytes, int]:
     return data, data.index(opening) + len(terms) + 2 * WORD  # behind where the signature begins, and how long it is
 
 
+def execute_permitted(deadline_s: int, swaps: tuple[Swap, ...]) -> bytes:
+    """Call data of `execute` for a sender whom Permit2 has been told about."""
+    commands = _bytes(bytes([swap.command for swap in swaps]))
+    return _EXECUTE + _packed(_Tail(commands), _Tail(_array([swap.body for swap in swaps])), _uint(deadline_s))
+
+
 def v2_swap(recipient: str, path: tuple[str, str], amount: int, bound: int, *, exact_in: bool) -> Swap:
     """`amount` is exact; `bound` is the least output, or the most input. The payer is the sender, through Permit2."""
     coins = _uint(len(path)) + b"".join([_address(one) for one in path])

@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,8 @@ from agent.simulation.world import Spec
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
 
+Custody = Literal["eoa", "safe"]
+
 DEMO = Path(".isthmus/demo")
 DEMO_TTL_S = 900  # a sandbox that nobody stops, after a crash, ends by itself
 DEADLINE_NS = 300 * 10**9
@@ -38,6 +40,9 @@ def demo(
     qty: Annotated[str, typer.Option("--qty", help="How much ETH to sell.")] = "40",
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="In how many parts.")] = 4,
     every: Annotated[str, typer.Option("--every", help="Time between parts.")] = "3s",
+    account: Annotated[
+        Custody, typer.Option("--account", help="Who holds the coins: the key itself, or a Safe that it owns.")
+    ] = "eoa",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the sandbox running afterwards.")] = False,
     home: Home = DEMO,
     as_json: Json = False,
@@ -45,7 +50,7 @@ def demo(
     """Sell ETH over a sandbox exchange and Uniswap v2, v3 and v4 pools at once, with a fresh key. Everything is simulated."""
     quantity = words.quantity(qty, "ETH")
     pause = words.duration(every, "--every")
-    spec = Spec("", chain, readable_tape(tape), seed, DEMO_TTL_S)
+    spec = Spec("", chain, readable_tape(tape), seed, DEMO_TTL_S, account=account)
     _fresh(home)
     info = start(home, spec, quiet=as_json)
     loaded = settings_of(home / "isthmus.toml")

@@ -37,7 +37,10 @@ def show(config: Config = None, as_json: Json = False) -> None:
         return
     for name, found in places.items():
         line(f"{name}: chain {found['chain_id']}, wallet {found['owner']}", "bold")
-        line(f"  swaps through {found['router']}, paid to the wallet alone, each with a least amount")
+        if found["safe"]:
+            line(f"  acts for the Safe {found['safe']}, which holds the tokens; its batches go through {found['multi_send']} alone")
+        payee = "Safe" if found["safe"] else "wallet"
+        line(f"  swaps through {found['router']}, paid to the {payee} alone, each with a least amount")
         line(f"  exact approvals to Permit2 {found['permit2']}, exact permits to the router")
         line(f"  tokens {', '.join(found['tokens'])}; gas up to {found['gas_fee_max_gwei']} gwei and {found['gas_limit_max']:,}")
         if found["anchor"]:
@@ -136,6 +139,8 @@ def _hard(loaded: Loaded, name: str, section: Any) -> dict[str, Any]:
     return {
         "chain_id": policy.chain_id,
         "owner": section.wallet,
+        "safe": section.safe,
+        "multi_send": section.contracts.multi_send if section.safe else "",
         "router": section.contracts.universal_router,
         "permit2": section.contracts.permit2,
         "tokens": [token.symbol for token in section.tokens],

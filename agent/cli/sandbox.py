@@ -93,6 +93,7 @@ def _announce(spec: Spec, address: str) -> None:
     background = f"tape {Path(spec.tape).name}" if spec.tape else f"seeded model, seed {spec.seed}"
     text = f"SIMULATED: nothing here touches real money\nexchange  Binance's spot wire on loopback, {background}\n"
     text += f"chain     {spec.chain} with the real Uniswap v2, v3 and v4\nwallet    {address}"
+    text += ", and a Safe of its own that holds the tokens" if spec.account == "safe" else ""
     out.print(Panel(text, title="isthmus sandbox", expand=False))
 
 

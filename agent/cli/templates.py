@@ -63,6 +63,8 @@ gas_tip_gwei = "1"
 # rpc_url_second = "https://…"   # another provider: what the two do not agree on is not believed
 # chain_id = 1
 # wallet = "0x…"
+# account = "safe"          # the tokens are in a Safe 1.4.1 that the wallet owns, and the wallet only sends
+# safe = "0x…"
 # contracts = { universal_router = "0x…", weth = "0x…", v2_factory = "0x…", v3_factory = "0x…" }
 # tokens = [
 #   { symbol = "WETH", address = "0x…", decimals = 18, group = "ETH" },
@@ -90,6 +92,8 @@ def write_config(path: Path, info: Info) -> None:
         "v4_pool_manager": contracts["PoolManager"],
         "audit_anchor": contracts["AuditAnchor"],
     }
+    if info.safe:
+        named["multi_send"] = info.multi_send
     symbols = {address: symbol for symbol, (address, _) in info.tokens.items()}
     lines = [
         f"{MARK}, chain {info.chain}; simulated money only",
@@ -115,6 +119,7 @@ def write_config(path: Path, info: Info) -> None:
         f'rpc_url = "{info.rpc_url}"',
         f"chain_id = {info.chain_id}",
         f'wallet = "{info.wallet}"',
+        *([f'account = "safe"\nsafe = "{info.safe}"'] if info.safe else []),
         "confirmations = 2",
         "contracts = { " + ", ".join(f'{key} = "{value}"' for key, value in named.items()) + " }",
         "tokens = [",

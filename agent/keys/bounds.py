@@ -12,6 +12,7 @@ from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError, EncodingError
 
 from agent.domain.errors import SignerError
+from agent.keys.accounts.kinds import Kind as AccountKind
 from agent.keys.canonical import NotCanonicalError, read
 from agent.keys.digest import address_bytes
 
@@ -46,8 +47,9 @@ class KeyPolicy(msgspec.Struct, frozen=True):
 
     `gas_fee_max` wei per gas, `gas_limit_max` gas, `value_max` wei. `tokens` are the only ones that may be sold, bought or
     permitted (a native coin in v4 is the zero address); `hooks` the only v4 hooks. The only typed-data domain is `permit2`'s here.
-    `anchor` is the contract that keeps heads of the journal; empty: none. `rules`: what the user allows of all that.
-    `names`: (symbol, decimals) of tokens, for words alone.
+    `anchor` is the contract that keeps heads of the journal; empty: none. `rules`: what the user allows of all that. `names`:
+    (symbol, decimals) of tokens, for words alone. `account`: the contract that the key acts for and that holds the tokens; then its
+    calls are wrapped, and judged as what the account does.
     """
 
     chain_id: int
@@ -63,6 +65,7 @@ class KeyPolicy(msgspec.Struct, frozen=True):
     anchor: str = ""
     rules: tuple[Rule, ...] = ()
     names: dict[str, tuple[str, int]] = {}
+    account: AccountKind | None = None
 
     def __post_init__(self) -> None:
         """Raises SignerError for a bad address."""

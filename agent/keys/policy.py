@@ -1,24 +1,32 @@
 """What the key is willing to sign on a chain, decided on the raw bytes and never on what somebody says about them.
 
 Understood: an exact token approval to Permit2, a UniversalRouter swap that pays the owner, the Permit2 permit inside it, nothing
-sent to oneself (which takes back a transaction that waits), and the journal's head for the one AuditAnchor. Calls must be the
-canonical ABI encoding (decoded and encoded again they give the same bytes), so that the contract cannot read them in another way
-than the policy did. Everything else is refused by name. Sources: contract ABI specification; Permit2 (AllowanceTransfer);
-UniversalRouter 2.1 (Commands, Dispatcher); v4-periphery (Actions, IV4Router).
+sent to oneself (which takes back a transaction that waits), and the journal's head for the one AuditAnchor. A key that acts for an
+account on the chain (a Safe, a role, an ERC-4337 account, its own EOA with code) wraps its calls; they are judged one by one with
+that account as the owner, and one such layer is all there may be. Calls must be the canonical ABI encoding (decoded and encoded
+again they give the same bytes), so that the contract cannot read them in another way than the policy did. Everything else is
+refused by name. Sources: contract ABI specification; Permit2 (AllowanceTransfer); UniversalRouter 2.1 (Commands, Dispatcher);
+v4-periphery (Actions, IV4Router).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, TypedData
+from agent.keys.accounts.kinds import Kind as AccountKind
+from agent.keys.accounts.kinds import Safe
+from agent.keys.accounts.safe import SAFE_TX_TYPES, safe_tx_of, unwrap
 from agent.keys.bounds import NO_HOOKS, Act, KeyPolicy, Rule, check_deadline, check_tokens, exact, norm
 from agent.keys.swaps import V2_IN, V2_OUT, V3_IN, V3_OUT, V4, read_swap
+from agent.keys.wrapped import Wrapped, read_wrapped
 
 EXECUTE: Final = "0x3593564c"  # UniversalRouter.execute(bytes,bytes[],uint256)
 APPROVE: Final = "0x095ea7b3"  # ERC-20 approve(address,uint256)
 ANCHOR: Final = "0xa6855208"  # AuditAnchor.anchor(uint64,bytes32)
+STANDING: Final = "0x87517c45"  # Permit2.approve(address,address,uint160,uint48): what accounts do that sign no permits
 APPROVAL_BELOW = 2**255  # from here on an approval counts as unlimited
 PERMIT_AMOUNT_MAX = 2**160 - 2  # Permit2 never lowers 2**160 - 1: that one is unlimited
 DATA_BYTES_MAX = 24_576  # a swap over eight pools has about 4 kB; small, so that nested offsets cannot blow up the decoder
@@ -62,10 +70,11 @@ class PermitCall(msgspec.Struct, frozen=True):
 
 
 class Meaning(msgspec.Struct, frozen=True):
-    """What a request does: its acts, and the permits that it carries, both in order."""
+    """What a request does: its acts and the permits that it carries, both in order. `wrapped`: what an account is told."""
 
     acts: tuple[Act, ...]
     permits: tuple[PermitCall, ...] = ()
+    wrapped: Wrapped | None = None
 
 
 def swap_policy(
@@ -79,8 +88,11 @@ def swap_policy(
     anchor: str = "",
     rules: tuple[Rule, ...] = (),
     names: dict[str, tuple[str, int]] | None = None,
+    account: AccountKind | None = None,
 ) -> KeyPolicy:
     """The usual policy: swap through one router, approve each ERC-20 of `tokens` to Permit2, anchor the journal. No value is sent.
+
+    With an `account` all but the anchor happens through it, and Permit2 is told by a call what a permit would tell it.
 
     Nothing may be sent to oneself, with any policy: that is how a transaction is taken back.
     """
@@ -88,6 +100,8 @@ def swap_policy(
     contracts[router] = frozenset({EXECUTE})
     if anchor:
         contracts[anchor] = frozenset({ANCHOR})
+    if account is not None:
+        contracts[permit2] = frozenset({STANDING})
     return KeyPolicy(
         chain_id,
         owner,
@@ -100,6 +114,7 @@ def swap_policy(
         anchor=anchor,
         rules=rules,
         names=names or {},
+        account=account,
     )
 
 
@@ -116,7 +131,10 @@ def check_calls(policy: KeyPolicy, unsigned: Calls, deadline_s_max: int | None =
         raise SignerError(f"policy: gas fee {unsigned.gas_fee_max} wei is above {policy.gas_fee_max}; raise gas_fee_max or wait")
     if not 0 <= unsigned.gas_limit <= policy.gas_limit_max:
         raise SignerError(f"policy: gas limit {unsigned.gas_limit} is above {policy.gas_limit_max}")
-    return _check_call(policy, unsigned.calls[0], deadline_s_max)
+    call = unsigned.calls[0]
+    if policy.account is None:
+        return _check_call(policy, call, deadline_s_max)
+    return _check_account_call(policy, policy.account, call, deadline_s_max)
 
 
 def check_typed(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | None = None) -> Permit:
@@ -135,9 +153,53 @@ def check_typed(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | None 
     return permit
 
 
+def check_safe_tx(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | None = None) -> tuple[Act, ...]:
+    """What a SafeTx does that this key signs as one of the Safe's owners, or SignerError naming the rule that it breaks."""
+    account, domain = policy.account, typed.domain
+    if not isinstance(account, Safe) or typed.primary != "SafeTx" or typed.types != SAFE_TX_TYPES:
+        raise SignerError(f"policy: this signer does not understand typed data {typed.primary[:48]!r}; it acts for no Safe")
+    if domain.keys() != {"chainId", "verifyingContract"} or domain["chainId"] != policy.chain_id:
+        raise SignerError(f"policy: the SafeTx is not for chain {policy.chain_id}")
+    if norm(domain["verifyingContract"]) != account.address:
+        raise SignerError(f"policy: the SafeTx is of another Safe than {account.address}")
+    return _inner_acts(policy, account, unwrap(safe_tx_of(typed.message), account.multi_send), deadline_s_max)
+
+
 def act_of(permit: Permit, policy: KeyPolicy) -> Act:
     """A permit lets Permit2 hand that much to the router."""
     return Act("permit", policy.permit2, permit.token, permit.amount)
+
+
+# -- calls of an account -----------------------------------------------------------------------------------------------
+
+
+def _check_account_call(policy: KeyPolicy, account: AccountKind, call: Call, deadline_s_max: int | None) -> Meaning:
+    """Through its account, or itself: the journal's head, and nothing to itself."""
+    to, selector = norm(call.to), "0x" + call.data[:4].hex()
+    if to == policy.owner and not call.data:
+        return _check_call(policy, call, deadline_s_max)
+    if to == policy.anchor and selector == ANCHOR:
+        return _check_call(policy, call, deadline_s_max)
+    if to != account.entry:
+        raise SignerError(f"policy: this key acts for {account.address} through {account.entry}; a call to {to} is refused")
+    if len(call.data) > DATA_BYTES_MAX:
+        raise SignerError(f"policy: call data of {len(call.data)} bytes is more than {DATA_BYTES_MAX}")
+    wrapped = read_wrapped(account, call, policy.owner)
+    if wrapped.gas > policy.gas_limit_max or wrapped.gas_fee_max > policy.gas_fee_max:
+        raise SignerError("policy: the account would pay for more gas, or more for gas, than this key may")
+    return Meaning(_inner_acts(policy, account, wrapped.calls, deadline_s_max), wrapped=wrapped)
+
+
+def _inner_acts(policy: KeyPolicy, account: AccountKind, calls: Sequence[Call], deadline_s_max: int | None) -> tuple[Act, ...]:
+    """What the account does. It has no account of its own: a wrap inside a wrap is a call that nobody understands."""
+    inner = msgspec.structs.replace(policy, owner=account.address, account=None)
+    acts: list[Act] = []
+    for call in calls:
+        meaning = _check_call(inner, call, deadline_s_max)
+        if meaning.permits:
+            raise SignerError("policy: a permit inside a wrapped call is refused; this account tells Permit2 by a call of its own")
+        acts += meaning.acts
+    return tuple(acts)
 
 
 # -- one call ----------------------------------------------------------------------------------------------------------
@@ -159,6 +221,8 @@ def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Me
         raise SignerError(f"policy: call data of {len(call.data)} bytes is more than {DATA_BYTES_MAX}")
     if selector == APPROVE:
         return Meaning((_check_approve(policy, call),))
+    if selector == STANDING:
+        return Meaning((_check_standing(policy, to, call, deadline_s_max),))
     if selector == ANCHOR:
         _check_anchor(policy, to, call)
         return Meaning((Act("anchor", to),))
@@ -178,6 +242,16 @@ def _check_approve(policy: KeyPolicy, call: Call) -> Act:
     if call.value:
         raise SignerError("policy: an approval carries no value")
     return Act("approve", norm(call.to), norm(call.to), amount)
+
+
+def _check_standing(policy: KeyPolicy, to: str, call: Call, deadline_s_max: int | None) -> Act:
+    """A permit that is told instead of signed: the same bounds hold."""
+    if to != policy.permit2 or call.value:
+        raise SignerError(f"policy: {to} is not Permit2, or would be paid; only {policy.permit2} is told who may spend")
+    token, spender, amount, expires_s = exact(("address", "address", "uint160", "uint48"), call.data[4:], "Permit2 approve")
+    permit = Permit(token, amount, expires_s, 0, spender, expires_s)
+    _check_permit(policy, permit, deadline_s_max)
+    return act_of(permit, policy)
 
 
 def _check_anchor(policy: KeyPolicy, to: str, call: Call) -> None:

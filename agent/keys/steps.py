@@ -21,10 +21,11 @@ from agent.keys.digest import (
     transaction_raw,
     typed_preimage,
 )
-from agent.keys.policy import PermitCall, act_of, check_calls, check_typed
+from agent.keys.policy import Meaning, act_of, check_calls, check_safe_tx, check_typed
 from agent.keys.raw import read_transaction
 from agent.keys.rules import charged
 from agent.keys.spent import Reserved, Spent
+from agent.keys.wrapped import signed_for
 
 SIGNATURE_BYTES = 65
 
@@ -64,12 +65,18 @@ def steps(
         case Calls():
             policy = _policy(policies, unsigned.chain_id, key_id)
             meaning = check_calls(policy, unsigned, deadline_s_max)
-            _check_slots(unsigned, meaning.permits, policy, deadline_s_max)
-            return (yield from _within(_set_aside(policy, meaning.acts, unsigned, spent), _calls(unsigned, address)))
+            _check_slots(unsigned, meaning, policy, deadline_s_max)
+            held = _set_aside(policy, meaning.acts, f"{unsigned.chain_id}:{unsigned.nonce}", spent)
+            return (yield from _within(held, _calls(unsigned, address)))
+        case TypedData(primary="SafeTx"):
+            policy = _policy(policies, unsigned.domain.get("chainId"), key_id)
+            acts = check_safe_tx(policy, unsigned, deadline_s_max)
+            held = _set_aside(policy, acts, f"{policy.chain_id}:safe:{unsigned.message.get('nonce')}", spent)
+            return (yield from _within(held, _signed_typed(unsigned, address)))
         case TypedData():
             policy = _policy(policies, unsigned.domain.get("chainId"), key_id)
             charged(policy.rules, (act_of(check_typed(policy, unsigned, deadline_s_max), policy),), policy.names)
-            return SignedTyped(unsigned.order_id, (yield _typed(unsigned)), address)
+            return (yield from _signed_typed(unsigned, address))
         case VenueRequest():
             raise SignerError(f"key {key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
 
@@ -92,14 +99,20 @@ def alone(
         call = Call("0x" + tx.to.hex(), tx.data, tx.value)
         calls = Calls("", tx.chain_id, (call,), (), tx.nonce, tx.gas_limit, tx.gas_fee_max, tx.gas_tip)
         policy = _policy(policies, tx.chain_id, key_id)
-        return _set_aside(policy, check_calls(policy, calls, deadline_s_max).acts, calls, spent)
+        return _set_aside(policy, check_calls(policy, calls, deadline_s_max).acts, f"{tx.chain_id}:{tx.nonce}", spent)
     if not isinstance(typed, TypedData):
         raise SignerError("typed data that is not shown; nothing is signed without being read")
     # The policy first: it knows the few types that there are, and laying out unknown ones may take for ever.
     policy = _policy(policies, typed.domain.get("chainId"), key_id)
-    charged(policy.rules, (act_of(check_typed(policy, typed, deadline_s_max), policy),), policy.names)
+    is_safe = typed.primary == "SafeTx"
+    acts = (
+        check_safe_tx(policy, typed, deadline_s_max) if is_safe else (act_of(check_typed(policy, typed, deadline_s_max), policy),)
+    )
     if typed_preimage(typed) != preimage.data:
         raise SignerError("the bytes to sign are not of the typed data beside them; nothing is signed without being read")
+    if is_safe:
+        return _set_aside(policy, acts, f"{policy.chain_id}:safe:{typed.message.get('nonce')}", spent)
+    charged(policy.rules, acts, policy.names)
     return None
 
 
@@ -114,13 +127,17 @@ def _typed(typed: TypedData) -> Preimage:
     return Preimage("typed", typed_preimage(typed), typed)
 
 
-def _set_aside(policy: KeyPolicy, acts: Sequence[Act], unsigned: Calls, spent: Spent | None) -> Reserved | None:
+def _signed_typed(typed: TypedData, address: str) -> Steps:
+    return SignedTyped(typed.order_id, (yield _typed(typed)), address)
+
+
+def _set_aside(policy: KeyPolicy, acts: Sequence[Act], request: str, spent: Spent | None) -> Reserved | None:
     charges = charged(policy.rules, acts, policy.names) if policy.rules else ()
     if not charges:
         return None
     if spent is None:
         raise SignerError(f"policy: rule {charges[0].rule.name!r} has a window, and this key keeps no count of what it signed")
-    return spent.reserve(f"{unsigned.chain_id}:{unsigned.nonce}", charges)
+    return spent.reserve(request, charges)
 
 
 def _within(held: Reserved | None, work: Steps) -> Steps:
@@ -155,13 +172,22 @@ def _calls(unsigned: Calls, address: str) -> Steps:
     return SignedTransaction(unsigned.order_id, unsigned.chain_id, address, unsigned.nonce, "0x" + keccak(raw).hex(), raw)
 
 
-def _check_slots(unsigned: Calls, permits: Sequence[PermitCall], policy: KeyPolicy, deadline_s_max: int | None) -> None:
-    """Every slot is the empty signature of a permit in the call, and is for exactly that permit. Before anything is signed."""
-    places = {found.signature_at: found.permit for found in permits}
+def _check_slots(unsigned: Calls, meaning: Meaning, policy: KeyPolicy, deadline_s_max: int | None) -> None:
+    """Every slot is the empty signature of a permit in the call, or of what an account is told by it, and is for exactly that.
+
+    Before anything is signed.
+    """
+    places = {found.signature_at: found.permit for found in meaning.permits}
+    wrapped = meaning.wrapped
     data = unsigned.calls[0].data
     if len({slot.offset for slot in unsigned.slots}) != len(unsigned.slots):
         raise SignerError("two signatures for the same place in a call")
     for slot in unsigned.slots:
+        if policy.account is not None and wrapped is not None and slot.call == 0 and slot.offset in wrapped.places:
+            expected = signed_for(policy.account, policy.chain_id, wrapped, slot.typed)
+            if typed_preimage(slot.typed) != typed_preimage(expected):
+                raise SignerError("the typed data to sign is not what the account is told in the call")
+            continue
         if slot.call != 0 or slot.offset not in places:
             raise SignerError(f"byte {slot.offset} of call {slot.call} is not the signature of a permit")
         if any(data[slot.offset : slot.offset + SIGNATURE_BYTES]):

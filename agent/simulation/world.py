@@ -27,7 +27,10 @@ SYMBOL = "ETHUSDT"
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What to start. `wallet` is the user's address, which gets `chain_funds`; the exchange account gets `exchange_funds`."""
+    """What to start. `wallet` is the user's address, which gets `chain_funds`; the exchange account gets `exchange_funds`.
+
+    `account` "safe": the wallet owns a new Safe, and that gets what is not ETH.
+    """
 
     wallet: str
     chain: Literal["anvil", "eth-tester"] = "anvil"
@@ -35,6 +38,7 @@ class Spec(msgspec.Struct, frozen=True):
     seed: int = 7
     ttl_s: int = 3_600
     block_time_s: float = 1.0
+    account: Literal["eoa", "safe"] = "eoa"
     exchange_funds: dict[str, str] = msgspec.field(default_factory=lambda: {"ETH": "60", "USDT": "250000"})
     chain_funds: dict[str, str] = msgspec.field(default_factory=lambda: {"ETH": "5", "WETH": "60", "USDT": "250000"})
 
@@ -57,6 +61,8 @@ class Info(msgspec.Struct, frozen=True):
     tokens: dict[str, tuple[str, int]]
     contracts: dict[str, str]
     pools: list[dict[str, str | int]]
+    safe: str = ""
+    multi_send: str = ""
 
 
 def up(home: Path, spec: Spec) -> Info:
@@ -153,7 +159,10 @@ async def serve(home: Path, spec: Spec) -> None:
         api_key, secret = exchange.add_key("user")
         secret_file = home / "exchange.secret"
         _write_secret(secret_file, secret)
-        await chain.fund(spec.wallet, spec.chain_funds)
+        safe, multi_send = await chain.safe_of(spec.wallet) if spec.account == "safe" else ("", "")
+        await chain.fund(spec.wallet, {asset: text for asset, text in spec.chain_funds.items() if asset == "ETH" or not safe})
+        if safe:
+            await chain.fund(safe, {asset: text for asset, text in spec.chain_funds.items() if asset != "ETH"})
         book = chain.deployment
         trader = asyncio.create_task(keep_pools_near(lambda: float(exchange.mid(SYMBOL) or 0), chain.rpc_url, book))
         stack.callback(trader.cancel)
@@ -173,6 +182,8 @@ async def serve(home: Path, spec: Spec) -> None:
             {name: (token.address, token.decimals) for name, token in book.tokens.items()},
             book.contracts,
             msgspec.to_builtins(book.pools),
+            safe,
+            multi_send,
         )
         ready = home / (FILE + ".new")
         ready.write_text(json.dumps(msgspec.to_builtins(info), indent=1))

@@ -25,6 +25,8 @@ from agent.config import custody_kinds
 from agent.domain.amount import Units
 from agent.domain.errors import IsthmusError, SignerError, SignerUnavailableError
 from agent.domain.plan import Call, Calls, SignedRequest, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
+from agent.keys.accounts.kinds import Safe
+from agent.keys.accounts.signer import RemoteSafeSigner, SafeSigner
 from agent.keys.digest import typed_digest
 from agent.keys.local import LocalSigner
 from agent.keys.policy import PERMIT_TYPES, swap_policy
@@ -35,6 +37,7 @@ from agent.ports import Custody, Signer
 
 pytestmark = pytest.mark.xdist_group("signers")
 OWNER = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
+SAFE = Safe("0x" + "5a" * 20, "0x" + "3b" * 20)
 TIERS, LATENCIES = ("hot", "warm", "cold"), ("microseconds", "milliseconds", "seconds", "people")
 
 
@@ -64,6 +67,12 @@ async def local() -> Signer:
     return allowed(LocalSigner(bytearray.fromhex(KEY_HEX)))  # type: ignore[no-any-return]
 
 
+async def of_safe() -> Signer:
+    made = LocalSigner(bytearray.fromhex(KEY_HEX))
+    made.allow(swap_policy(CHAIN, OWNER, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=SAFE))
+    return SafeSigner(made, SAFE)
+
+
 async def venue_key() -> Signer:
     return VenueKey("main", "binance", "public half", Secret(KEY_HEX))
 
@@ -87,6 +96,7 @@ class Case(msgspec.Struct, frozen=True):
 
 NEAR = {
     "LocalSigner": Case(local, approval(), SignedTransaction, approval(2**256 - 1), order()),
+    "SafeSigner": Case(of_safe, approval(), SignedTransaction, approval(2**256 - 1), order()),
     "VenueKey": Case(venue_key, order(), SignedRequest, order("MARKET"), approval()),
 }
 
@@ -215,6 +225,26 @@ async def test_what_it_signs_is_of_its_account(far: Far) -> None:
         assert isinstance(typed, SignedTyped)
         assert recovered(typed_digest(permit()), typed.signature) == far.address
     await signer.close()
+
+
+async def test_it_acts_for_a_safe_within_the_agents_policy(far: Far) -> None:
+    """What the Safe is to do goes into one transaction of the key; one with a policy of its own that knows no Safe refuses."""
+    signer = RemoteSigner(await far.open())
+    signer.allow(swap_policy(CHAIN, signer.address, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=SAFE))
+    acting = RemoteSafeSigner(signer, SAFE)
+    assert (acting.address.lower(), acting.key_id, acting.custody) == (SAFE.address, signer.key_id, far.module.CUSTODY)
+    with pytest.raises(SignerError):
+        await acting.sign(approval(2**256 - 1))
+    if far.module.CUSTODY.tier == "warm":
+        with pytest.raises(SignerError, match="the signer process refuses: policy"):
+            await acting.sign(approval())
+    else:
+        signed = await acting.sign(approval())
+        assert isinstance(signed, SignedTransaction)
+        assert Account.recover_transaction(signed.raw) == far.address
+    await acting.close()
+    with pytest.raises(SignerError, match="closed"):
+        await acting.sign(approval())
 
 
 async def test_it_is_as_quick_as_it_is_told_to_be(far: Far) -> None:

@@ -27,6 +27,7 @@ from agent.simulation.chain.compile import permit2
 from agent.simulation.chain.deploy import DEPLOYER, build_world, fund
 from agent.simulation.chain.deployment import Deployment, save_deployment
 from agent.simulation.chain.rpc import Rpc, Sender, dev_account
+from agent.simulation.chain.wallets import deploy_safe_contracts, new_safe
 
 ChainKind = Literal["anvil", "eth-tester"]
 _STATE, _BOOK = "state.json", "deployment.json"
@@ -52,6 +53,11 @@ class SandboxChain:
         """
         async with self._turn:
             await asyncio.to_thread(self._fund, address, amounts)
+
+    async def safe_of(self, owner: str) -> tuple[str, str]:
+        """A new Safe 1.4.1 that obeys `owner` alone: its address, and that of the MultiSendCallOnly for its batches."""
+        async with self._turn:
+            return await asyncio.to_thread(self._safe_of, owner)
 
     async def call(self, method: str, *params: Any) -> Any:
         """One JSON-RPC call to the node, for tests and faults, for example `call("evm_mine")`."""
@@ -79,6 +85,11 @@ class SandboxChain:
     def _fund(self, address: str, amounts: Mapping[str, str]) -> None:
         self._deployer.resume()  # the chain may have been reverted since the last time
         fund(self._deployer, self.deployment, address, amounts)
+
+    def _safe_of(self, owner: str) -> tuple[str, str]:
+        self._deployer.resume()
+        contracts = deploy_safe_contracts(self._deployer)
+        return new_safe(self._deployer, contracts, [owner]), contracts.multi_send
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,7 +1,8 @@
 """From an approved plan to the one contract call that the wallet signs. Pure: the same plan gives the same bytes.
 
 A batch becomes one `execute` of the UniversalRouter: Permit2's permission for exactly what the batch may sell, valid until its
-deadline, then one command per pool, each with its own bound. Either all of it happens or nothing. A further attempt for the same
+deadline, then one command per pool, each with its own bound. Either all of it happens or nothing. A Safe signs no permits: it tells
+Permit2 the same by calls before the router's, valid in that block alone, all in one transaction. A further attempt for the same
 nonce differs in its fees alone: call data, permit and deadline stay as they are.
 """
 
@@ -26,7 +27,7 @@ from agent.venues.uniswap.config import Config
 PERMIT_AMOUNT_MAX = 2**160 - 2  # one more means unlimited to Permit2
 GWEI = 10**9
 SEQ_MAX, HEAD_DIGITS = 2**64 - 1, 64
-_Signable = tuple[Call, tuple[SignatureSlot, ...]]
+_Signable = tuple[tuple[Call, ...], tuple[SignatureSlot, ...]]
 
 
 def build(approved: Approved, config: Config, instruments: Mapping[str, Instrument]) -> Calls:
@@ -42,14 +43,14 @@ def build(approved: Approved, config: Config, instruments: Mapping[str, Instrume
         raise VenueError(f"{plan.order_id} may cost more gas than gas_fee_max_gwei and gas_limit_max allow: raise them, or wait")
     match plan:
         case SwapBatch():
-            call, slots = _swap(plan, config, instruments)
+            calls, slots = _swap(plan, config, instruments)
         case ApproveToken():
-            call, slots = _approve(plan, config)
+            calls, slots = _approve(plan, config)
         case AnchorHead():
-            call, slots = _anchor(plan, config)
+            calls, slots = _anchor(plan, config)
         case CancelTransaction():  # nothing, sent to oneself: it only uses the nonce up
-            call, slots = Call(config.wallet, b""), ()
-    return Calls(plan.order_id, plan.chain_id, (call,), slots, nonce, plan.gas_limit, plan.gas_fee_max, plan.gas_tip)
+            calls, slots = (Call(config.wallet, b""),), ()
+    return Calls(plan.order_id, plan.chain_id, calls, slots, nonce, plan.gas_limit, plan.gas_fee_max, plan.gas_tip)
 
 
 def _approve(plan: ApproveToken, config: Config) -> _Signable:
@@ -59,7 +60,7 @@ def _approve(plan: ApproveToken, config: Config) -> _Signable:
         raise VenueError(f"{plan.order_id} would let {plan.spender} move tokens; only Permit2 ({config.contracts.permit2}) may")
     if plan.sell.units < 0 or token not in {one.address for one in config.tokens}:
         raise VenueError(f"{plan.order_id} approves {plan.sell}, which is no amount of a token of this venue")
-    return Call(token, abi.approve(config.contracts.permit2, plan.sell.units)), ()
+    return (Call(token, abi.approve(config.contracts.permit2, plan.sell.units)),), ()
 
 
 def _anchor(plan: AnchorHead, config: Config) -> _Signable:
@@ -71,7 +72,7 @@ def _anchor(plan: AnchorHead, config: Config) -> _Signable:
         head = b""
     if len(plan.head) != HEAD_DIGITS or len(head) != HEAD_DIGITS // 2 or not 0 < plan.seq <= SEQ_MAX:
         raise VenueError(f"{plan.order_id} anchors record {plan.seq} with a head that is not {HEAD_DIGITS} hexadecimal digits")
-    return Call(config.contracts.audit_anchor, abi.anchor(plan.seq, head)), ()
+    return (Call(config.contracts.audit_anchor, abi.anchor(plan.seq, head)),), ()
 
 
 def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]) -> _Signable:
@@ -80,6 +81,10 @@ def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]
     if sum(leg.sell.units for leg in plan.legs) > plan.sell.units:
         raise VenueError(f"{plan.order_id} sells more in its legs than in total: the permit would not cover it")
     contracts = config.contracts
+    swaps = tuple(_leg(plan, leg, config, instruments) for leg in plan.legs)
+    if config.safe:
+        data = router.execute_permitted(plan.deadline_s, swaps)
+        return (*_told(plan, config), Call(contracts.universal_router, data)), ()
     permit = router.Permit(
         plan.chain_id,
         contracts.permit2,
@@ -89,10 +94,17 @@ def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]
         plan.permit_nonce,
         plan.deadline_s,
     )
-    swaps = tuple(_leg(plan, leg, config, instruments) for leg in plan.legs)
     data, offset = router.execute(permit, swaps)
     slot = SignatureSlot(0, offset, router.permit_typed(plan.order_id, permit))
-    return Call(contracts.universal_router, data), (slot,)
+    return (Call(contracts.universal_router, data),), (slot,)
+
+
+def _told(plan: SwapBatch, config: Config) -> tuple[Call, ...]:
+    """Permission for what the batch may sell, in this block alone. First none: USDT changes no permission that is not zero."""
+    token, permit2, units = plan.sell.asset.address, config.contracts.permit2, plan.sell.units
+    spender = abi.permit2_approve(token, config.contracts.universal_router, units, 0)
+    approvals = (abi.approve(permit2, 0), abi.approve(permit2, units))
+    return (*(Call(token, data) for data in approvals), Call(permit2, spender))
 
 
 def _leg(plan: SwapBatch, leg: SwapLeg, config: Config, instruments: Mapping[str, Instrument]) -> router.Swap:
@@ -109,9 +121,9 @@ def _leg(plan: SwapBatch, leg: SwapLeg, config: Config, instruments: Mapping[str
     path, pool = (leg.sell.asset.address, leg.buy.asset.address), instrument.pool
     match pool.protocol:
         case "v2":
-            return router.v2_swap(config.wallet, path, amount, bound, exact_in=exact_in)
+            return router.v2_swap(config.holder, path, amount, bound, exact_in=exact_in)
         case "v3":
-            return router.v3_swap(config.wallet, path, instrument.fee_pips, amount, bound, exact_in=exact_in)
+            return router.v3_swap(config.holder, path, instrument.fee_pips, amount, bound, exact_in=exact_in)
         case "v4":
             key = (pool.token0, pool.token1, instrument.fee_pips, pool.tick_spacing, pool.hooks)
             return router.v4_swap(key, path, amount, bound, exact_in=exact_in)

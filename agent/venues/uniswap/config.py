@@ -20,6 +20,7 @@ from agent.venues.uniswap.pins import checked
 ZERO_ADDRESS = "0x" + "00" * 20
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"  # the same on almost every chain
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
+MULTI_SEND = "0x9641d764fc13c8B624c04430C7356C1C7C8102e2"  # MultiSendCallOnly 1.4.1, the same on almost every chain
 POLL_LOOPBACK_S, POLL_S = 0.25, 2.0
 HOOKS_IN_SWAPS = 0b1100_1100  # v4 Hooks: before swap, after swap, and the two that change a swap's amounts
 SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}  # fee in pips -> tick spacing, where the factories' own defaults hold
@@ -28,6 +29,7 @@ V2_FEE_PIPS = 3_000
 # 63,000, of v4 64,000 to 76,000; the batch itself takes 64,000, or 98,000 with a token's first permit. Crossed ticks come on top.
 LEG_GAS: dict[str, int] = {"v2": 55_000, "v3": 70_000, "v4": 80_000}
 BATCH_BASE_GAS = 80_000  # 21,000 of every transaction, call data, the router, and the permit
+SAFE_GAS = 80_000  # more than that from a Safe, which carries the calls out (tests/chain/test_safe_account.py holds it to that)
 
 
 class _Section(BaseModel):
@@ -57,7 +59,7 @@ class Token(_Section):
 class Contracts(_Section):
     """Where Uniswap lives on this chain. The factories are needed for pools without an address, the v4 ones for v4 pools.
 
-    `audit_anchor`: our own contract that keeps heads of the journal, where one was deployed.
+    `audit_anchor`: our own contract that keeps heads of the journal, where one was deployed. `multi_send`: a Safe's batches.
     """
 
     universal_router: str
@@ -69,6 +71,7 @@ class Contracts(_Section):
     v4_state_view: str = ""
     v4_pool_manager: str = ""
     audit_anchor: str = ""
+    multi_send: str = MULTI_SEND
 
     @field_validator("*")
     @classmethod
@@ -121,6 +124,8 @@ class Config(_Section):
     lag_blocks_max: int = Field(default=3, ge=0, le=1_000, description="how far one provider may be behind the other")
     chain_id: int = Field(ge=1)
     wallet: str
+    account: Literal["eoa", "safe"] = Field(default="eoa", description="who holds the tokens: the wallet, or a Safe that it owns")
+    safe: str = ""
     contracts: Contracts
     tokens: tuple[Token, ...] = Field(min_length=2, max_length=64)
     pools: tuple[PoolSection, ...] = Field(min_length=1, max_length=64)
@@ -152,15 +157,17 @@ class Config(_Section):
         except ConfigError as error:
             raise ValueError(str(error).removeprefix("code_hashes: ")) from None
 
-    @field_validator("wallet")
+    @field_validator("wallet", "safe")
     @classmethod
-    def _is_address(cls, value: str) -> str:
-        return _address(value)
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
+        return _address(value) if value or info.field_name == "wallet" else ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.rpc_url_second == self.rpc_url:
             raise ValueError("rpc_url_second is the same as rpc_url: a second provider must be another one")
+        if (self.account == "safe") != bool(self.safe):
+            raise ValueError('account = "safe" and safe = "0x..." belong together: give both, or neither')
         symbols = [token.symbol for token in self.tokens]
         if len(set(symbols)) != len(symbols):
             raise ValueError("two tokens have the same symbol")
@@ -177,10 +184,21 @@ class Config(_Section):
         return self
 
     @property
+    def holder(self) -> str:
+        """Who holds the tokens; the wallet sends, and pays for gas."""
+        return self.safe or self.wallet
+
+    @property
+    def account_gas(self) -> int:
+        """What its account adds to a batch."""
+        return SAFE_GAS if self.safe else 0
+
+    @property
     def touched(self) -> tuple[str, ...]:
         """The contracts that its transactions reach: what is worth pinning."""
         pools = (pool.address for pool in self.pools if pool.address)
-        named = self.contracts.universal_router, self.contracts.permit2, self.contracts.v4_pool_manager
+        named = [self.contracts.universal_router, self.contracts.permit2, self.contracts.v4_pool_manager]
+        named += [self.safe, self.contracts.multi_send] if self.safe else []
         return tuple(dict.fromkeys(one for one in (*named, *(token.address for token in self.tokens), *pools) if one))
 
     @property

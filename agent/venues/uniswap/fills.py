@@ -28,7 +28,7 @@ def fills_of(
             fills.append(_fill(trade, instrument, receipt.tx_hash, order_id, venue, at_ns))
     if not fills:
         return [], ""
-    moved = wallet_moves(receipt, config.wallet, [token.address for token in config.tokens])
+    moved = wallet_moves(receipt, config.holder, [token.address for token in config.tokens])
     paid_more = -moved[fills[-1].paid.asset.address.lower()] - sum(fill.paid.units for fill in fills)
     got_more = moved[fills[-1].received.asset.address.lower()] - sum(fill.received.units for fill in fills)
     if not paid_more and not got_more:

@@ -25,8 +25,9 @@ from agent.domain.order import OrderRef, OrderState
 from agent.domain.plan import Approved, Signed, Unsigned
 from agent.ports import Allowance, PrivateFact, Profile, Snapshot, Tools, Venue, VenueEvent
 from agent.venues.uniswap.broadcast import Broadcast
-from agent.venues.uniswap.build import build
+from agent.venues.uniswap.build import PERMIT_AMOUNT_MAX, build
 from agent.venues.uniswap.config import Config, discover
+from agent.venues.uniswap.holder import check_holder
 from agent.venues.uniswap.orders import Transactions
 from agent.venues.uniswap.pins import Pins, code_hashes
 
@@ -39,6 +40,7 @@ async def connect(name: str, config: Config, tools: Tools) -> Venue:
         config.rpc_url, config.rpc_url_second, config.chain_id, config.timeout_s, tools.clock, config.lag_blocks_max
     )
     try:
+        await check_holder(rpc, config)
         instruments = await discover(rpc, name, config)
     except ChainError:
         await rpc.close()
@@ -70,7 +72,7 @@ class Uniswap:
         self._witness = rpc if isinstance(rpc, Witnesses) else None
         self._orders = Transactions(name, tools.account, config, rpc, self._clock, instruments)
         self._broadcast = Broadcast(name, config, rpc, self._orders, self._clock)
-        self._proofs = Proofs(rpc, config.wallet)
+        self._proofs = Proofs(rpc, config.wallet, config.holder)
         self._pins = Pins(rpc, config.code_hashes)
         self._told = VenueStatus(name, "TRADING")
         self._states: dict[str, PoolState] = {}
@@ -136,7 +138,7 @@ class Uniswap:
         if self._witness is not None and (doubt := await self._witness.doubt(head)):
             raise ChainError(doubt)
         reads = [Read(contracts.multicall3, abi.eth_balance(config.wallet), "Multicall3")]
-        reads += [Read(token.address, abi.balance_of(config.wallet), f"the token {token.symbol}") for token in config.tokens]
+        reads += [Read(token.address, abi.balance_of(config.holder), f"the token {token.symbol}") for token in config.tokens]
         answers, count = await asyncio.gather(
             read_all(self._rpc, contracts.multicall3, reads, head.number),
             self._rpc.call("eth_getTransactionCount", config.wallet, hex(head.number)),
@@ -246,8 +248,14 @@ class Uniswap:
         )
 
     async def _allowances(self, head: ChainHead) -> list[Allowance]:
-        """What Permit2 may move of each token, and the router's next permit nonce, as of the end of a block."""
+        """What Permit2 may move of each token, and the router's next permit nonce, as of the end of a block.
+
+        A Safe tells Permit2 in each batch: nothing has to be allowed before, and nothing stays allowed after.
+        """
         config, contracts = self._config, self._config.contracts
+        if config.safe:
+            at_ns = self._clock.now_ns()
+            return [Allowance(self._name, asset.id, PERMIT_AMOUNT_MAX, 0, at_ns) for asset in config.assets.values()]
         reads = []
         for token in config.tokens:
             reads.append(Read(token.address, abi.allowance(config.wallet, contracts.permit2), f"the token {token.symbol}"))

@@ -71,6 +71,8 @@ def thrown(signature: str, *values: object) -> bytes:
     [
         (b"", "reverted without a reason"),
         (thrown("Error(string)", "TRANSFER_FROM_FAILED"), "TRANSFER_FROM_FAILED"),
+        (thrown("Error(string)", "GS013"), "a call that the Safe carried out failed (GS013)"),
+        (thrown("Error(string)", "GS999"), "GS999"),
         (thrown("Error(string)", "a\nb\x1b[31m"), "a b[31m"),
         (thrown("Error(string)", ""), "reverted without a reason"),
         (thrown("Panic(uint256)", 0x11), "panic 0x11: arithmetic overflow"),

@@ -23,10 +23,12 @@ from agent.domain.plan import (
     SwapBatch,
     SwapLeg,
 )
+from agent.keys.accounts.kinds import Safe
+from agent.keys.accounts.signer import wrapped
 from agent.keys.local import LocalSigner
 from agent.keys.policy import check_calls, swap_policy
 from agent.venues.uniswap.build import build
-from agent.venues.uniswap.config import Config
+from agent.venues.uniswap.config import MULTI_SEND, Config
 
 WALLET = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
@@ -57,6 +59,8 @@ SECTION: dict[str, Any] = {
     ],
 }
 CONFIG = Config.model_validate(SECTION)
+SAFE = Safe("0x" + "5a" * 20, MULTI_SEND)
+OF_SAFE = Config.model_validate({**SECTION, "account": "safe", "safe": SAFE.address})
 BASE, QUOTE = CONFIG.assets["WETH"], CONFIG.assets["USDT"]
 POOLS = {
     "v2": Pool("v2", "0x" + "77" * 20, WETH, USDT),
@@ -270,6 +274,10 @@ def test_the_settings_do_not_show_the_nodes_key() -> None:
         ({"contracts": {"universal_router": ROUTER}}, "needs contracts.v2_factory"),
         ({"rpc_url_second": SECTION["rpc_url"]}, "must be another one"),
         ({"private_rpc_url": "relay"}, "rpc_url is not an address"),
+        ({"account": "safe"}, "belong together"),
+        ({"safe": SAFE.address}, "belong together"),
+        ({"account": "safe", "safe": "0x12"}, "is not an address"),
+        ({"account": "multisig"}, "'eoa' or 'safe'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -288,3 +296,32 @@ def test_a_key_reads_from_the_bytes_what_the_leg_says(name: str, side: str, exac
     assert (permit.kind, permit.given, permit.amount) == ("permit", one.sell.asset.address.lower(), one.sell.units)
     assert (swap.kind, swap.given, swap.amount) == ("swap", one.sell.asset.address.lower(), one.sell.units)
     assert (swap.received, swap.least) == (one.buy.asset.address.lower(), one.buy.units)
+
+
+@pytest.mark.parametrize("exact", ["sell", "buy"])
+@pytest.mark.parametrize("side", ["sell", "buy"])
+@pytest.mark.parametrize("name", ["v2", "v3", "v4"])
+def test_a_safe_is_told_to_permit_and_swap_at_once_and_is_paid_itself(name: str, side: str, exact: str) -> None:
+    policy = swap_policy(31337, WALLET, ROUTER, PERMIT2, frozenset({WETH, USDT}), 50 * GWEI, 10**6, account=SAFE)
+    one = leg(name, exact=exact, side=side)
+    calls = build(Approved(batch(one, side=side), 9), OF_SAFE, INSTRUMENTS)
+    assert calls.slots == ()
+    none, approve, permit, swap = check_calls(policy, wrapped(calls, SAFE, WALLET), DEADLINE_S).acts
+    assert [(act.kind, act.amount) for act in (none, approve, permit)] == [
+        ("approve", 0),
+        ("approve", one.sell.units),
+        ("permit", one.sell.units),
+    ]
+    assert (swap.kind, swap.given, swap.amount) == ("swap", one.sell.asset.address.lower(), one.sell.units)
+    assert (swap.received, swap.least) == (one.buy.asset.address.lower(), one.buy.units)
+    of_wallet = swap_policy(31337, WALLET, ROUTER, PERMIT2, frozenset({WETH, USDT}), 50 * GWEI, 10**6)
+    if name != "v4":  # v4 pays whoever calls the router
+        with pytest.raises(SignerError, match="is not the owner"):
+            check_calls(of_wallet, msgspec.structs.replace(calls, calls=calls.calls[-1:]))
+
+
+def test_a_safe_takes_back_and_approves_as_a_wallet_does() -> None:
+    plan = ApproveToken("o", "i", "main", "u", 31337, Amount(5, QUOTE), PERMIT2, 80_000, 20 * GWEI, GWEI)
+    assert build(Approved(plan, 9), OF_SAFE, INSTRUMENTS).calls == made(plan).calls
+    back = CancelTransaction("o", "i", "main", "u", 31337, 21_000, 20 * GWEI, GWEI)
+    assert build(Approved(back, 9), OF_SAFE, INSTRUMENTS).calls == (Call(WALLET, b""),)

@@ -1,0 +1,178 @@
+"""ERC-4337: an account's wish (a user operation), what its owner signs, and the transaction that brings it to the EntryPoint.
+
+The key is its own bundler: it sends `handleOps` itself, so nobody else sees the operation before it is mined. Versions 0.7 and 0.8
+differ in the hash (0.8 is EIP-712, 0.7 is signed with the prefix of eth_sign) and in how a batch is written. Sources:
+account-abstraction 0.7 and 0.8 (UserOperationLib, EntryPoint, Eip7702Support, SimpleAccount).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+from eth_abi.abi import encode
+
+from agent.domain.errors import SignerError
+from agent.domain.plan import Call, TypedData
+from agent.keys.accounts.functions import function
+from agent.keys.digest import address_bytes, keccak, typed_digest
+
+Version = Literal["0.7", "0.8"]
+
+CALLS_MAX = 32
+WORD, SIGNATURE_BYTES = 32, 65
+UINT128 = 1 << 128
+INIT_7702: Final = b"\x77\x02".ljust(20, b"\0")  # "my factory": this account is an EOA that runs a delegate's code
+_PREFIX = b"\x19Ethereum Signed Message:\n32"  # EIP-191
+
+_OP = "(address,uint256,bytes,bytes,bytes32,uint256,bytes32,bytes,bytes)"
+HANDLE_OPS: Final = function(f"handleOps({_OP}[],address)")
+EXECUTE: Final = function("execute(address,uint256,bytes)")
+BATCH_07: Final = function("executeBatch(address[],uint256[],bytes[])")
+BATCH_08: Final = function("executeBatch((address,uint256,bytes)[])")
+
+_TYPES: Final[dict[str, list[dict[str, str]]]] = {
+    "PackedUserOperation": [
+        {"name": "sender", "type": "address"},
+        {"name": "nonce", "type": "uint256"},
+        {"name": "initCode", "type": "bytes"},
+        {"name": "callData", "type": "bytes"},
+        {"name": "accountGasLimits", "type": "bytes32"},
+        {"name": "preVerificationGas", "type": "uint256"},
+        {"name": "gasFees", "type": "bytes32"},
+        {"name": "paymasterAndData", "type": "bytes"},
+    ]
+}
+
+
+class UserOperation(msgspec.Struct, frozen=True):
+    """What an account shall do, and what it pays at most: (verification_gas + call_gas + pre_gas) times `gas_fee_max` wei per gas.
+
+    `init_code` creates the account first: a factory's address and its call data. `signature`: the owner's, once it is there.
+    """
+
+    sender: str
+    nonce: int
+    data: bytes
+    verification_gas: int
+    call_gas: int
+    pre_gas: int
+    gas_fee_max: int
+    gas_tip: int
+    init_code: bytes = b""
+    paymaster: bytes = b""
+    signature: bytes = b""
+
+    @property
+    def gas(self) -> int:
+        """All that the account may be charged for."""
+        return self.verification_gas + self.call_gas + self.pre_gas
+
+
+class Handled(msgspec.Struct, frozen=True):
+    """`handleOps` with one operation, as read. `signature_at`: at which byte of the call data its signature begins."""
+
+    op: UserOperation
+    beneficiary: str
+    signature_at: int
+
+
+# -- what the owner signs ----------------------------------------------------------------------------------------------
+
+
+def user_op_hash(op: UserOperation, entry_point: str, chain_id: int, version: Version, delegate: str = "") -> bytes:
+    """The EntryPoint's `getUserOpHash`. `delegate`: whose code the sender runs, for an `init_code` of 0x7702 (0.8)."""
+    if version == "0.8":
+        return typed_digest(user_op_typed("", op, entry_point, chain_id, delegate))
+    kinds = ["address", "uint256", "bytes32", "bytes32", "bytes32", "uint256", "bytes32", "bytes32"]
+    fields = [op.sender, op.nonce, keccak(op.init_code), keccak(op.data), *_gas(op), keccak(op.paymaster)]
+    return keccak(encode(["bytes32", "address", "uint256"], [keccak(encode(kinds, fields)), entry_point, chain_id]))
+
+
+def user_op_typed(order_id: str, op: UserOperation, entry_point: str, chain_id: int, delegate: str = "") -> TypedData:
+    """What the owner of an account of 0.8 signs (EIP-712)."""
+    init_code, (limits, pre_gas, fees) = op.init_code, _gas(op)
+    if delegate and init_code[:20].ljust(20, b"\0") == INIT_7702:
+        init_code = address_bytes(delegate) + init_code[20:]
+    message: dict[str, object] = {
+        "sender": op.sender,
+        "nonce": op.nonce,
+        "initCode": init_code,
+        "callData": op.data,
+        "accountGasLimits": limits,
+        "preVerificationGas": pre_gas,
+        "gasFees": fees,
+        "paymasterAndData": op.paymaster,
+    }
+    domain: dict[str, str | int] = {"name": "ERC4337", "version": "1", "chainId": chain_id, "verifyingContract": entry_point}
+    return TypedData(order_id, domain, _TYPES, "PackedUserOperation", message)
+
+
+def prefixed(user_op: bytes) -> bytes:
+    """What the owner of a SimpleAccount of 0.7 signs: the keccak of this."""
+    return _PREFIX + user_op
+
+
+# -- what is sent ------------------------------------------------------------------------------------------------------
+
+
+def execute_data(calls: Sequence[Call], version: Version) -> bytes:
+    """What a SimpleAccount is told: one call, or several of which all or none happen."""
+    if not 0 < len(calls) <= CALLS_MAX:
+        raise SignerError(f"an account carries out 1 to {CALLS_MAX} calls at once, not {len(calls)}")
+    if len(calls) == 1:
+        return EXECUTE.data(calls[0].to, calls[0].value, calls[0].data)
+    if version == "0.7":
+        return BATCH_07.data([one.to for one in calls], [one.value for one in calls], [one.data for one in calls])
+    return BATCH_08.data([(one.to, one.value, one.data) for one in calls])
+
+
+def handle_data(op: UserOperation, beneficiary: str) -> bytes:
+    """Call data with which the key brings one operation itself; what the account pays for gas goes to `beneficiary`."""
+    limits, pre_gas, fees = _gas(op)
+    packed = (op.sender, op.nonce, op.init_code, op.data, limits, pre_gas, fees, op.paymaster, op.signature)
+    return HANDLE_OPS.data([packed], beneficiary)
+
+
+# -- and back ----------------------------------------------------------------------------------------------------------
+
+
+def read_handle(data: bytes) -> Handled:
+    """`handleOps` with exactly one operation. Raises SignerError for anything else, or bytes that are not canonical."""
+    ops, beneficiary = HANDLE_OPS.read(data)
+    if len(ops) != 1:
+        raise SignerError(f"policy: handleOps carries exactly one operation, this carries {len(ops)}")
+    op = _op(ops[0])
+    if len(op.signature) > SIGNATURE_BYTES:
+        raise SignerError(f"policy: an operation's signature has 65 bytes, this has {len(op.signature)}")
+    tail = -(-len(op.signature) // WORD) * WORD  # it is the last thing in canonical bytes, filled up to a word
+    return Handled(op, beneficiary, len(data) - tail)
+
+
+def read_execute(data: bytes) -> tuple[Call, ...]:
+    """The calls in what an account of 0.8 is told. Raises SignerError."""
+    if EXECUTE.is_in(data):
+        to, value, inner = EXECUTE.read(data)
+        return (Call(to, inner, value),)
+    (calls,) = BATCH_08.read(data)
+    if not 0 < len(calls) <= CALLS_MAX:
+        raise SignerError(f"policy: a batch has 1 to {CALLS_MAX} calls, this has {len(calls)}")
+    return tuple(Call(to, inner, value) for to, value, inner in calls)
+
+
+def _gas(op: UserOperation) -> tuple[bytes, int, bytes]:
+    """As the EntryPoint takes them: two halves of a word each."""
+    return _halves(op.verification_gas, op.call_gas), op.pre_gas, _halves(op.gas_tip, op.gas_fee_max)
+
+
+def _halves(high: int, low: int) -> bytes:
+    if not (0 <= high < UINT128 and 0 <= low < UINT128):
+        raise SignerError("a user operation's gas and fees fit 128 bits")
+    return (high << 128 | low).to_bytes(WORD, "big")
+
+
+def _op(fields: tuple[Any, ...]) -> UserOperation:
+    sender, nonce, init_code, data, limits, pre_gas, fees, paymaster, signature = fields
+    (verification, call), (tip, fee) = (
+        (int.from_bytes(one[:16], "big"), int.from_bytes(one[16:], "big")) for one in (limits, fees)
+    )
+    return UserOperation(sender, nonce, data, verification, call, pre_gas, fee, tip, init_code, paymaster, signature)
