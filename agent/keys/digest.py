@@ -14,6 +14,7 @@ import sha3
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import TypedData
+from agent.keys.rlp import rlp_bytes, rlp_int, rlp_list
 
 ITEMS_MAX = 1_000  # elements in one array
 DEPTH_MAX = 16  # structs and arrays inside each other
@@ -291,8 +292,8 @@ def transaction_fields(tx: Transaction) -> bytes:
     _within(tx.value, 0, WORD_MAX, "value")
     if len(tx.to) != 20:
         raise SignerError("transaction: `to` must be an address; this signer creates no contracts")
-    head = b"".join([_rlp_int(n) for n in (tx.chain_id, tx.nonce, tx.gas_tip, tx.gas_fee_max, tx.gas_limit)])
-    return head + b"\x94" + tx.to + _rlp_int(tx.value) + _rlp_bytes(tx.data) + b"\xc0"
+    head = b"".join([rlp_int(n) for n in (tx.chain_id, tx.nonce, tx.gas_tip, tx.gas_fee_max, tx.gas_limit)])
+    return head + b"\x94" + tx.to + rlp_int(tx.value) + rlp_bytes(tx.data) + b"\xc0"
 
 
 def transaction_digest(fields: bytes) -> bytes:
@@ -302,33 +303,15 @@ def transaction_digest(fields: bytes) -> bytes:
 
 def transaction_preimage(fields: bytes) -> bytes:
     """0x02 || rlp(fields)."""
-    return b"\x02" + _rlp_sized(0xC0, fields)
+    return b"\x02" + rlp_list((fields,))
 
 
 def transaction_raw(fields: bytes, signature: bytes) -> bytes:
     """The bytes for a node: 0x02 || rlp(fields, parity, r, s). `signature` is r, s and v (27 or 28): 65 bytes."""
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
-    return b"\x02" + _rlp_sized(0xC0, fields + _rlp_int(signature[64] - 27) + _rlp_int(r) + _rlp_int(s))
+    return b"\x02" + rlp_list((fields, rlp_int(signature[64] - 27), rlp_int(r), rlp_int(s)))
 
 
 def _within(value: object, low: int, high: int, what: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise SignerError(f"transaction: the {what} must be a whole number from {low} to {high}")
-
-
-def _rlp_int(value: int) -> bytes:
-    if value < 128:
-        return bytes((value or 0x80,))
-    raw = value.to_bytes((value.bit_length() + 7) // 8, "big")
-    return bytes((0x80 + len(raw),)) + raw
-
-
-def _rlp_bytes(raw: bytes) -> bytes:
-    return raw if len(raw) == 1 and raw[0] < 128 else _rlp_sized(0x80, raw)
-
-
-def _rlp_sized(base: int, raw: bytes) -> bytes:
-    if len(raw) < 56:
-        return bytes((base + len(raw),)) + raw
-    size = len(raw).to_bytes((len(raw).bit_length() + 7) // 8, "big")
-    return bytes((base + 55 + len(size),)) + size + raw

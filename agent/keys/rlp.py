@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 def rlp_int(value: int) -> bytes:
     """A whole number, not negative, without leading zeros."""
-    return rlp_bytes(value.to_bytes((value.bit_length() + 7) // 8, "big"))
+    if value < 128:
+        return bytes((value or 0x80,))
+    return _sized(0x80, value.to_bytes((value.bit_length() + 7) // 8, "big"))
 
 
 def rlp_bytes(raw: bytes) -> bytes:
