@@ -40,9 +40,9 @@ _Key = tuple[str, str, str]  # rule, token, request
 class Spent:
     """Owns the file and what is in the windows now. Safe to use from several threads."""
 
-    def __init__(self, path: Path, clock: Clock, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, clock: Clock, *, read_only: bool = False, lines_max: int = LINES_MAX) -> None:
         """Raises SignerError when the file is damaged: then nobody knows what was spent. `read_only`: to look beside its owner."""
-        self._path, self._clock, self._is_read_only = path, clock, read_only
+        self._path, self._clock, self._is_read_only, self._lines_max = path, clock, read_only, lines_max
         self._guard = threading.Lock()
         self._taken: dict[_Key, _Line] = {}
         self._lines = 0
@@ -100,7 +100,7 @@ class Spent:
         for line in lines:
             self._take(line)
         self._lines += len(lines)
-        if self._lines > LINES_MAX:
+        if self._lines > self._lines_max:
             self._write_anew()
 
     def _take(self, line: _Line) -> None:

@@ -213,9 +213,8 @@ def test_whoever_only_looks_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
-def test_the_file_is_written_anew_before_it_grows_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.keys.spent.LINES_MAX", 20)
-    spent, rule = Spent(tmp_path / "spent", Clock()), hourly(10**6)
+def test_the_file_is_written_anew_before_it_grows_without_end(tmp_path: Path) -> None:
+    spent, rule = Spent(tmp_path / "spent", Clock(), lines_max=20), hourly(10**6)
     for number in range(200):
         spent.reserve(f"1:{number % 5}", [Charge(rule, A, number)])
     assert len((tmp_path / "spent").read_bytes().splitlines()) <= 21
