@@ -9,11 +9,15 @@ READY := .venv/.ready
 demo: setup
 	@$(BIN)/isthmus demo $(ARGS)
 
+# Ceremonies of the threshold engine go on with both cores when a test has dropped them: they run last and alone.
+# Where it is not built nothing is collected (5), which is no failure unless it is required.
 test: lint
-	@$(BIN)/pytest -q -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -q -n 2 --dist loadgroup --ignore=tests/threshold $(ARGS)
+	@$(if $(ARGS),true,$(BIN)/pytest -q tests/threshold || [ $$? -eq 5 ])
 
 nightly: lint
-	@$(BIN)/pytest -q -n 2 --dist loadgroup --nightly $(ARGS)
+	@$(BIN)/pytest -q -n 2 --dist loadgroup --ignore=tests/threshold --nightly $(ARGS)
+	@$(if $(ARGS),true,$(BIN)/pytest -q tests/threshold --nightly || [ $$? -eq 5 ])
 
 lint: setup
 	@$(BIN)/ruff format --check -q .

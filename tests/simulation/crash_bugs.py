@@ -67,7 +67,7 @@ def answers_before_it_records() -> None:
         answer = accept(intent, self.state, self.world, self._rules, self._clock.now_ns())
         if not isinstance(answer, IntentAccepted):
             return answer.reasons
-        asyncio.get_running_loop().call_later(0.4, self._recorder.record, [answer])
+        asyncio.get_running_loop().call_later(2.0, self._recorder.record, [answer])
         return ()
 
     Engine.submit = submit  # type: ignore[method-assign]

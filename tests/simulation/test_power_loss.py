@@ -314,9 +314,9 @@ async def test_a_disk_that_broke_its_promise_is_refused(folder: Path, durability
 WATCHED = """
 import asyncio, os, sys
 from agent.domain.events import EngineStopped
-from agent.journal import sqlite
+from agent.journal import flush, sqlite
 from agent.journal.sqlite import SqliteJournal
-sqlite.MOVE_PAGES = 8
+flush.PAUSE_S, sqlite.MOVE_PAGES = 0.001, 8
 
 async def main():
     for i in range(60):
