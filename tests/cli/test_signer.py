@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,18 @@ def ready(signer: "subprocess.Popen[str]") -> str:
     return first
 
 
-def test_an_order_trades_through_the_signer_process(box: Path, tmp_path: Path) -> None:
-    safe, desk = tmp_path / "safe", tmp_path / "desk"
+@pytest.fixture
+def full_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A sandbox of its own, of whose coins nobody has sold any: so large an order must find them all."""
+    home = tmp_path_factory.mktemp("signer") / "box"
+    up = isthmus("sandbox", "up", "--home", home, "--hours", "1", "--json", at=home.parent)
+    assert up.code == 0, up
+    yield home
+    assert isthmus("sandbox", "down", "--home", home, at=home.parent).code == 0
+
+
+def test_an_order_trades_through_the_signer_process(full_box: Path, tmp_path: Path) -> None:
+    box, safe, desk = full_box, tmp_path / "safe", tmp_path / "desk"
     safe.mkdir()
     desk.mkdir()
     variant(box, safe)  # the signer has the keystore, the password and settings of its own
