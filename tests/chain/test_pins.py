@@ -55,10 +55,9 @@ async def test_a_router_that_was_replaced_gets_no_new_orders_until_it_is_back(de
 
     async def told(status: str) -> VenueStatus:
         await ask(desk, "anvil_mine", hex(2 * LOOK_EVERY_BLOCKS))
-        seen = len(feed.events)
 
         def newest(events: list[object]) -> VenueStatus | None:
-            found = [event for event in events[max(seen - 1, 0) :] if isinstance(event, VenueStatus)]
+            found = [event for event in events if isinstance(event, VenueStatus)]
             return found[-1] if found and found[-1].status == status else None
 
         return await feed.until(newest)
