@@ -94,13 +94,14 @@ def purse(terms: Terms, alone: bool, capacity: Mapping[str, Amount] | None, gas:
     """What an answer depends on of the balances and of gas, as one number: the units that a book draws on alone, else 1 for some;
     0 for none, -1 for endless, -2 where the price of gas is not known.
     """
+    held = None if capacity is None else capacity.get(terms.given_id)
+    if capacity is not None and (held is None or held.units <= 0):
+        return 0
     if not terms.is_book and terms.chain not in gas:
         return -2
-    if capacity is None:
+    if held is None:
         return -1
-    held = capacity.get(terms.given_id)
-    units = held.units if held is not None else 0
-    return int(units) if alone and terms.is_book and units > 0 else int(units > 0)
+    return int(held.units) if alone and terms.is_book else 1
 
 
 def _refusal(terms: Terms, capacity: Mapping[str, Amount] | None, gas: Mapping[int, GasPrice]) -> Reason | None:
