@@ -192,7 +192,7 @@ async def open_venues(
                 if key is not None:
                     signers[name] = key
             elif wallet is not None:
-                signers[name] = signer_for(loaded, wallet, name, section, profile.chain_id)
+                signers[name] = signer_for(loaded, wallet, name, section, profile.chain_id, venues[name])
         yield venues, signers
     finally:
         for venue in venues.values():

@@ -25,7 +25,7 @@ from agent.domain.instrument import Side
 from agent.domain.intent import Intent
 from agent.domain.market import MarketFact
 from agent.domain.order import Order, OrderRef
-from agent.domain.plan import Approved, Reason, Signed, Unsigned
+from agent.domain.plan import Approved, Call, Reason, Signed, Unsigned
 
 PrivateFact = (
     OrderReported
@@ -163,6 +163,38 @@ class DeadMan(Protocol):
         ...
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A transaction that nobody has signed yet. `holder` is whose coins it is about; `tokens` (addresses) are counted for it."""
+
+    call: Call
+    sender: str
+    nonce: int
+    gas_limit: int
+    holder: str
+    tokens: tuple[str, ...] = ()
+
+
+class Rehearsed(msgspec.Struct, frozen=True):
+    """What a transaction would do to its holder's coins, as if it came next. Addresses are lower case.
+
+    `changes`: units of each token that the holder has more (or, below zero, less) of; the zero address is the native coin.
+    `allowed`: (contract that says so, who may take coins of the holder from then on).
+    """
+
+    reverted: str  # why it would fail; empty if it would not
+    changes: dict[str, int] = {}
+    allowed: tuple[tuple[str, str], ...] = ()
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A venue that can run a transaction and take it back."""
+
+    async def rehearse(self, asked: Asked) -> Rehearsed:
+        """After everything of ours that waits before it. Raises VenueError when nobody can tell."""
+        ...
+
+
 class Latch(Protocol):
     """The kill switch: outside the engine, so that it works when the engine does not."""
 
@@ -198,8 +230,8 @@ class Signer(Protocol):
 class PromptSigner(Protocol):
     """A key in this process. It answers at once, so what it signed is journaled together with the approval."""
 
-    def sign_now(self, unsigned: Unsigned) -> Signed:
-        """As `Signer.sign`, without waiting for anything."""
+    def sign_now(self, unsigned: Unsigned) -> Signed | None:
+        """As `Signer.sign`, without waiting for anything; None: it has to be waited for, and nothing was done."""
         ...
 
 

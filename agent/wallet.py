@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from agent.config import KEYSTORE, Loaded, Wallet, custody_module
 from agent.domain.errors import ConfigError, IsthmusError, SecretError
 from agent.keys.secrets import Secret, Secrets
-from agent.ports import Clock, Signer
+from agent.ports import Clock, Rehearsing, Signer, Venue
 
 if TYPE_CHECKING:
     from agent.keys.bounds import KeyPolicy
@@ -133,11 +133,18 @@ def allowed(loaded: Loaded, name: str, section: Any, address: str, chain_id: int
     return policy_of(loaded, name, section, address, chain_id)
 
 
-def signer_for(loaded: Loaded, wallet: "LocalSigner | RemoteSigner", name: str, section: Any, chain_id: int) -> Signer:
-    """Whoever signs for this venue: the wallet's key, within its policy, for itself or for the Safe that holds the tokens."""
+def signer_for(
+    loaded: Loaded, wallet: "LocalSigner | RemoteSigner", name: str, section: Any, chain_id: int, venue: Venue
+) -> Signer:
+    """Whoever signs for this venue: the wallet's key, within its policy, for itself or for the Safe that holds the tokens.
+
+    Where the settings say so and the venue can, every transaction is run before it is signed.
+    """
+    from agent.keys.rehearsal import Rehearsal
     from agent.policies import account_of
 
-    wallet.allow(allowed(loaded, name, section, wallet.address, chain_id))
+    policy = allowed(loaded, name, section, wallet.address, chain_id)
+    wallet.allow(policy, Rehearsal(policy, venue.rehearse) if isinstance(venue, Rehearsing) and section.simulate else None)
     account = account_of(section)
     if account is None:
         return wallet

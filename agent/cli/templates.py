@@ -121,6 +121,7 @@ def write_config(path: Path, info: Info) -> None:
         f'wallet = "{info.wallet}"',
         *([f'account = "safe"\nsafe = "{info.safe}"'] if info.safe else []),
         "confirmations = 2",
+        *(["simulate = false  # this chain cannot run a transaction and take it back"] if info.chain == "eth-tester" else []),
         "contracts = { " + ", ".join(f'{key} = "{value}"' for key, value in named.items()) + " }",
         "tokens = [",
         *(

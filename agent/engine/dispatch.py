@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 from agent import observe
-from agent.domain.errors import FrameError, IsthmusError, JournalError, OutcomeUnknown, VenueError
+from agent.domain.errors import FrameError, IsthmusError, JournalError, OutcomeUnknown, SignatureUnknownError, VenueError
 from agent.domain.events import Event, OrderApproved, OrderReported, OrderSent
 from agent.domain.order import IN_DOUBT, NEVER_SENT, RESTING, OrderState
 from agent.domain.plan import Approved, CancelOrder, CancelTransaction, PlaceOrder, Plan, Signed, SignedTransaction
@@ -21,6 +21,7 @@ from agent.ports import Latch, PromptSigner, Signer, Venue
 
 SEND_TIMEOUT_S = 15.0
 DRAIN_S = 10.0
+SIGN_TRIES = 3  # of a key that cannot say whether it signed. No key sends anything, so without our bytes its signature does nothing
 
 
 class Dispatch:
@@ -49,16 +50,19 @@ class Dispatch:
             signer = self._prompt.get(venue)
             if signer is not None and not self._gates[venue].locked():
                 venues.add(venue)
-                found.append(self._signed_now(event.approved, signer))
+                found += self._signed_now(event.approved, signer)
         return found
 
-    def _signed_now(self, approved: Approved, signer: PromptSigner) -> Event:
+    def _signed_now(self, approved: Approved, signer: PromptSigner) -> Sequence[Event]:
         plan = approved.plan
         try:
-            signed = self._ready[plan.order_id] = signer.sign_now(self._venues[plan.venue].build(approved))
+            signed = signer.sign_now(self._venues[plan.venue].build(approved))
         except IsthmusError as error:
-            return OrderReported(plan.order_id, OrderState.REJECTED, f"{NEVER_SENT}: {error}")
-        return _sent(approved, signed)
+            return (OrderReported(plan.order_id, OrderState.REJECTED, f"{NEVER_SENT}: {error}"),)
+        if signed is None:
+            return ()
+        self._ready[plan.order_id] = signed
+        return (_sent(approved, signed),)
 
     def start(self, approved: Approved) -> None:
         """Begin to send an order that was approved and journaled."""
@@ -141,7 +145,13 @@ class Dispatch:
         venue = approved.plan.venue
         if venue not in self._signers:
             raise VenueError(f"no key signs for {venue}; add a wallet or an API key to the settings")
-        return await self._signers[venue].sign(self._venues[venue].build(approved))
+        unsigned = self._venues[venue].build(approved)
+        for _ in range(SIGN_TRIES - 1):
+            with contextlib.suppress(
+                SignatureUnknownError
+            ):  # the same bytes again: a second signature can do no more than the first
+                return await self._signers[venue].sign(unsigned)
+        return await self._signers[venue].sign(unsigned)
 
     def _is_dropped(self, plan: Plan) -> bool:
         """An approval is not a duty: what nobody wants any more is taken back before it leaves."""

@@ -15,12 +15,13 @@ from coincurve.context import GLOBAL_CONTEXT
 from eth_keys.backends import get_backend_class
 
 from agent.domain.errors import SignerError
-from agent.domain.plan import Signed, Unsigned
+from agent.domain.plan import Calls, Signed, Unsigned
 from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.memory import KeyPage
+from agent.keys.rehearsal import Rehearsal, rehearsed
 from agent.keys.spent import Spent
-from agent.keys.steps import Preimage, alone, steps
+from agent.keys.steps import Preimage, Steps, alone, signed_by, steps
 from agent.ports import Clock, Custody
 
 DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
@@ -35,7 +36,7 @@ _EMPTY_KECCAK = "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a47
 class LocalSigner:
     """An EOA's key in a locked page. Satisfies the ports Signer and Account. Safe to use from several threads."""
 
-    __slots__ = ("_ahead_s", "_clock", "_key", "_key_id", "_point", "_policies", "_spent", "address")
+    __slots__ = ("_ahead_s", "_clock", "_key", "_key_id", "_point", "_policies", "_rehearsals", "_spent", "address")
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class LocalSigner:
         self._spent = spent
         self._key = KeyPage(key)
         self._policies: dict[int, KeyPolicy] = {}
+        self._rehearsals: dict[int, Rehearsal] = {}
         self._clock, self._ahead_s = clock, deadline_ahead_s
         try:
             self._point = _public_point(self._key)
@@ -70,21 +72,28 @@ class LocalSigner:
     def custody(self) -> Custody:
         return Custody("local", "hot", "microseconds")
 
-    def allow(self, policy: KeyPolicy) -> None:
-        """Let the key sign on one chain. Once per chain: a running signer's policy cannot be widened (SignerError)."""
+    def allow(self, policy: KeyPolicy, rehearsal: Rehearsal | None = None) -> None:
+        """Let the key sign on one chain, with a `rehearsal` no transaction before it was run there.
+
+        Once per chain: a running signer's policy cannot be widened (SignerError).
+        """
         if address_bytes(policy.owner) != address_bytes(self.address):
             raise SignerError(f"the policy is for {policy.owner}, this key is {self.address}")
         if policy.chain_id in self._policies:
             raise SignerError(f"key {self._key_id} has a policy for chain {policy.chain_id} already; restart to change it")
         self._policies[policy.chain_id] = policy
+        if rehearsal is not None:
+            self._rehearsals[policy.chain_id] = rehearsal
 
     async def sign(self, unsigned: Unsigned) -> Signed:
-        """See `sign_now`."""
-        return self.sign_now(unsigned)
-
-    def sign_now(self, unsigned: Unsigned) -> Signed:
         """Sign calls or typed data within the policy. Raises SignerError, and then nothing was signed."""
-        work = steps(unsigned, self._policies, self.address, self._key_id, self._deadline_s_max(), self._spent)
+        return self.sign_now(unsigned) or await signed_by(self._steps(unsigned), self._signature)
+
+    def sign_now(self, unsigned: Unsigned) -> Signed | None:
+        """The same at once; None for a transaction that is to be rehearsed first."""
+        if isinstance(unsigned, Calls) and unsigned.chain_id in self._rehearsals:
+            return None
+        work = self._steps(unsigned)
         try:
             wanted = next(work)
             while True:
@@ -122,6 +131,13 @@ class LocalSigner:
 
     def __reduce__(self) -> str:
         raise SignerError("a signer cannot be pickled or copied")
+
+    def _steps(self, unsigned: Unsigned) -> Steps:
+        return steps(unsigned, self._policies, self.address, self._key_id, self._deadline_s_max(), self._spent)
+
+    async def _signature(self, wanted: Preimage) -> bytes:
+        await rehearsed(wanted, self._rehearsals)
+        return self._sign_digest(wanted.digest)
 
     def _deadline_s_max(self) -> int | None:
         return None if self._clock is None else self._clock.now_ns() // 1_000_000_000 + self._ahead_s

@@ -13,8 +13,9 @@ from agent.domain.errors import SecretError, SignerError, SignerUnavailableError
 from agent.domain.plan import Signed, Unsigned
 from agent.keys.bounds import KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
+from agent.keys.rehearsal import Rehearsal, rehearsed
 from agent.keys.spent import Spent
-from agent.keys.steps import Preimage, steps
+from agent.keys.steps import Preimage, signed_by, steps
 from agent.ports import Clock, Custody
 
 DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
@@ -54,7 +55,7 @@ class Key(Protocol):
 class RemoteSigner:
     """Satisfies the port Signer over a `Key`. Signs nothing until `allow` has given it a policy, one for each chain."""
 
-    __slots__ = ("_ahead_s", "_clock", "_is_closed", "_key", "_patience_s", "_policies", "_spent")
+    __slots__ = ("_ahead_s", "_clock", "_is_closed", "_key", "_patience_s", "_policies", "_rehearsals", "_spent")
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class RemoteSigner:
         self._spent = spent
         self._key, self._clock, self._ahead_s, self._patience_s = key, clock, deadline_ahead_s, patience_s
         self._policies: dict[int, KeyPolicy] = {}
+        self._rehearsals: dict[int, Rehearsal] = {}
         self._is_closed = False
 
     @property
@@ -82,13 +84,18 @@ class RemoteSigner:
     def custody(self) -> Custody:
         return self._key.custody
 
-    def allow(self, policy: KeyPolicy) -> None:
-        """Let the key sign on one chain. Once per chain: a running signer's policy cannot be widened (SignerError)."""
+    def allow(self, policy: KeyPolicy, rehearsal: Rehearsal | None = None) -> None:
+        """Let the key sign on one chain, with a `rehearsal` no transaction before it was run there.
+
+        Once per chain: a running signer's policy cannot be widened (SignerError).
+        """
         if address_bytes(policy.owner) != address_bytes(self.address):
             raise SignerError(f"the policy is for {policy.owner}, this key is {self.address}")
         if policy.chain_id in self._policies:
             raise SignerError(f"key {self.key_id} has a policy for chain {policy.chain_id} already; restart to change it")
         self._policies[policy.chain_id] = policy
+        if rehearsal is not None:
+            self._rehearsals[policy.chain_id] = rehearsal
 
     async def sign(self, unsigned: Unsigned) -> Signed:
         """Sign calls or typed data within the policy. Raises SignerError as the port says."""
@@ -96,18 +103,7 @@ class RemoteSigner:
             raise SignerError(f"key {self.key_id} is closed; open it again")
         latest_s = None if self._clock is None else self._clock.now_ns() // 1_000_000_000 + self._ahead_s
         work = steps(unsigned, self._policies, self.address, self.key_id, latest_s, self._spent)
-        try:
-            wanted = next(work)
-            while True:
-                try:
-                    signature = await self._signature(wanted)
-                except SignerError as error:
-                    work.throw(error)  # gives back what was set aside, and raises it
-                else:
-                    wanted = work.send(signature)
-        except StopIteration as done:
-            signed: Signed = done.value
-            return signed
+        return await signed_by(work, self._signature)
 
     async def health(self) -> str:
         """Why it cannot sign now; empty if it can."""
@@ -126,6 +122,7 @@ class RemoteSigner:
         raise SignerError("a signer cannot be pickled or copied")
 
     async def _signature(self, wanted: Preimage) -> bytes:
+        await rehearsed(wanted, self._rehearsals)
         try:
             async with asyncio.timeout(self._patience_s):
                 signature = await self._key.signature(wanted)

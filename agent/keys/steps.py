@@ -4,7 +4,7 @@ A key never sees a request, and a request never sees a key: `steps` yields what 
 in a locked page, in a process of its own or in a service far away signs the same bytes after the same checks.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -33,12 +33,13 @@ SIGNATURE_BYTES = 65
 class Preimage(msgspec.Struct, frozen=True):
     """What is signed: the keccak of `data`, which is typed data (0x19 0x01, domain, struct) or a transaction (0x02, RLP).
 
-    `source` is what it was made of, for keys that want to read it themselves.
+    `source` is what it was made of, for keys that want to read it themselves. `meaning`: what a transaction was found to do.
     """
 
     kind: Literal["typed", "transaction"]
     data: bytes
     source: TypedData | Transaction
+    meaning: Meaning | None = None
 
     @property
     def digest(self) -> bytes:
@@ -67,7 +68,7 @@ def steps(
             meaning = check_calls(policy, unsigned, deadline_s_max)
             _check_slots(unsigned, meaning, policy, deadline_s_max)
             held = _set_aside(policy, meaning.acts, f"{unsigned.chain_id}:{unsigned.nonce}", spent)
-            return (yield from _within(held, _calls(unsigned, address)))
+            return (yield from _within(held, _calls(unsigned, address, meaning)))
         case TypedData(primary="SafeTx"):
             policy = _policy(policies, unsigned.domain.get("chainId"), key_id)
             acts = check_safe_tx(policy, unsigned, deadline_s_max)
@@ -79,6 +80,22 @@ def steps(
             return (yield from _signed_typed(unsigned, address))
         case VenueRequest():
             raise SignerError(f"key {key_id} signs on chain; a request to {unsigned.venue} needs that venue's own key")
+
+
+async def signed_by(work: Steps, sign: Callable[[Preimage], Awaitable[bytes]]) -> Signed:
+    """Carry `steps` out with a key that has to be waited for. Raises what `steps` or `sign` raise."""
+    try:
+        wanted = next(work)
+        while True:
+            try:
+                signature = await sign(wanted)
+            except SignerError as error:
+                work.throw(error)  # gives back what was set aside, and raises it
+            else:
+                wanted = work.send(signature)
+    except StopIteration as done:
+        signed: Signed = done.value
+        return signed
 
 
 def alone(
@@ -151,7 +168,7 @@ def _within(held: Reserved | None, work: Steps) -> Steps:
         raise
 
 
-def _calls(unsigned: Calls, address: str) -> Steps:
+def _calls(unsigned: Calls, address: str, meaning: Meaning) -> Steps:
     call = unsigned.calls[0]
     data = bytearray(call.data)
     for slot in unsigned.slots:
@@ -167,7 +184,7 @@ def _calls(unsigned: Calls, address: str) -> Steps:
         data=bytes(data),
     )
     fields = transaction_fields(tx)
-    signature = yield Preimage("transaction", transaction_preimage(fields), tx)
+    signature = yield Preimage("transaction", transaction_preimage(fields), tx, meaning)
     raw = transaction_raw(fields, signature)
     return SignedTransaction(unsigned.order_id, unsigned.chain_id, address, unsigned.nonce, "0x" + keccak(raw).hex(), raw)
 

@@ -24,8 +24,9 @@ from agent.keys.accounts.kinds import Safe
 from agent.keys.accounts.signer import SafeSigner
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
+from agent.keys.rehearsal import Rehearsal
 from agent.market.view import Market
-from agent.ports import Latch, Tools
+from agent.ports import Latch, Rehearsing, Tools
 from agent.risk.limits import Limits
 from agent.settlement.knobs import Knobs
 from agent.simulation.chain.world import SandboxChain
@@ -219,9 +220,12 @@ async def flying(
     router, permit2, anchor = contracts.universal_router, contracts.permit2, contracts.audit_anchor
     account = Safe(*of_safe) if of_safe else None
     terms = (tokens, 500 * GWEI, 3_000_000, anchor)
-    signer.allow(swap_policy(config.chain_id, signer.address, router, permit2, *terms, account=account))
-    acting = SafeSigner(signer, account, anchor) if account else signer
+    names = {token.address.lower(): (token.symbol, token.decimals) for token in config.tokens}
+    policy = swap_policy(config.chain_id, signer.address, router, permit2, *terms, names=names, account=account)
     venue = await connect(NAME, config, Tools(RealClock()))
+    assert isinstance(venue, Rehearsing)
+    signer.allow(policy, Rehearsal(policy, venue.rehearse) if config.simulate else None)
+    acting = SafeSigner(signer, account, anchor) if account else signer
     if rows is None and is_permitted and account is None:
         amount = Amount(100 * 10**18, config.assets["WETH"])
         plan = ApproveToken("before", "i", MAIN, NAME, config.chain_id, amount, permit2, 80_000, 100 * GWEI, GWEI)

@@ -39,11 +39,11 @@ class SafeSigner:
         return self._signer.custody
 
     async def sign(self, unsigned: Unsigned) -> Signed:
-        """See `sign_now`."""
-        return self.sign_now(unsigned)
-
-    def sign_now(self, unsigned: Unsigned) -> Signed:
         """Sign what makes the Safe do it. Raises SignerError, and then nothing was signed."""
+        return await self._signer.sign(_asked(unsigned, self._account, self._signer.address, self._anchor))
+
+    def sign_now(self, unsigned: Unsigned) -> Signed | None:
+        """The same at once; None for a transaction that is to be rehearsed first."""
         return self._signer.sign_now(_asked(unsigned, self._account, self._signer.address, self._anchor))
 
     def close(self) -> None:

@@ -132,6 +132,9 @@ class Config(_Section):
     code_hashes: dict[str, str] = Field(
         default={}, max_length=64, description="contract -> keccak-256 of its code; see docs/policy.md"
     )
+    simulate: bool = Field(
+        default=True, description="run each transaction before it is signed, and sign only what does what its bytes say"
+    )
     gas_fee_max_gwei: int = Field(default=500, ge=1, le=100_000, description="no transaction is built above it, whatever risk says")
     gas_limit_max: int = Field(default=3_000_000, ge=21_000, le=30_000_000)
     poll_s: float = Field(default=0, ge=0, le=60, description="0: 0.25 s on this machine, else 2 s")

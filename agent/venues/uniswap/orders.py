@@ -149,6 +149,14 @@ class Transactions:
             known = await fetch_transaction(self._rpc, tx_hash)
             return [_open(order_id, tx_hash)] if known is not None else []
 
+    async def before(self, nonce: int, head: ChainHead) -> list[Message]:
+        """What of ours waits for its turn before `nonce`, in order. Raises ChainError."""
+        waiting = {lane.nonce: lane.message for lane in self._lanes.values() if lane.place is None and lane.message is not None}
+        if not any(number is not None and number < nonce for number in waiting):
+            return []
+        mined = await fetch_count(self._rpc, self._config.wallet, head.number) or 0
+        return [found for number in range(mined, nonce) if (found := waiting.get(number)) is not None]
+
     async def simulations(self, head: ChainHead) -> list[Simulated]:
         """The transaction that is next in turn, run against the newest block. Those behind it depend on it and are not judged."""
         waiting = {lane.nonce: lane for lane in self._lanes.values() if lane.place is None and lane.message is not None}

@@ -12,6 +12,7 @@ from agent.chains.logs import Log, log_filter, parse_logs, pool_log, pool_of
 from agent.chains.multicall import Read, read_all
 from agent.chains.pools import PoolState, Ranges, Reserves, carry, key_of, read_pools
 from agent.chains.proof import Proofs
+from agent.chains.rehearse import rehearse
 from agent.chains.rpc import Node, whole
 from agent.chains.watch import REMEMBERED_MAX, Step, Watch, fetch_head
 from agent.chains.witness import Witnesses
@@ -23,7 +24,7 @@ from agent.domain.instrument import Instrument, Pool
 from agent.domain.market import ChainHead, Listed, MarketFact, PoolRanges, PoolReserves, PoolsCurrent
 from agent.domain.order import OrderRef, OrderState
 from agent.domain.plan import Approved, Signed, Unsigned
-from agent.ports import Allowance, PrivateFact, Profile, Snapshot, Tools, Venue, VenueEvent
+from agent.ports import Allowance, Asked, PrivateFact, Profile, Rehearsed, Snapshot, Tools, Venue, VenueEvent
 from agent.venues.uniswap.broadcast import Broadcast
 from agent.venues.uniswap.build import PERMIT_AMOUNT_MAX, build
 from agent.venues.uniswap.config import Config, discover
@@ -78,6 +79,7 @@ class Uniswap:
         self._states: dict[str, PoolState] = {}
         self._profile = _profile(name, config)
         self._is_first = True
+        self._seen: ChainHead | None = None
 
     @property
     def profile(self) -> Profile:
@@ -95,6 +97,7 @@ class Uniswap:
         watch = Watch(self._rpc, self._clock, self._config.poll_every_s, max(REMEMBERED_MAX, 2 * self._config.confirmations))
         head = await watch.start()
         head, facts = await self._read_whole(watch, head)
+        self._seen = head
         yield Listed(self._name, tuple(self._instruments.values()), self._clock.now_ns())
         yield VenueConnected(self._name)
         self._told = VenueStatus(self._name, "TRADING")
@@ -112,7 +115,7 @@ class Uniswap:
                 for one in await self._told_meanwhile(watch, head):
                     yield one
                 continue
-            head = step.head
+            head = self._seen = step.head
             await self._pins.look(head.number)
             yield head
             async with self._orders.turn:
@@ -129,6 +132,11 @@ class Uniswap:
     async def send(self, signed: Signed) -> Sequence[PrivateFact]:
         """Hand signed bytes on, once. Raises ChainError if certainly not accepted, OutcomeUnknown if nobody knows."""
         return await self._broadcast.send(signed)
+
+    async def rehearse(self, asked: Asked) -> Rehearsed:
+        """Run a transaction after ours that wait before it, on the newest block that was seen. Raises ChainError."""
+        head = self._seen or await fetch_head(self._rpc, self._clock)
+        return await rehearse(self._rpc, head, asked, await self._orders.before(asked.nonce, head))
 
     async def snapshot(self, asked: Sequence[OrderRef] = ()) -> Snapshot:
         """Balances and nonce at one block, proved where the node can, then what the chain knows of `asked`. Raises ChainError."""

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from engine_kit import Habits, PlainSigner, Run, ScriptedBook, ScriptedPool, WarpClock, sale, venues_of, warped
 
-from agent.domain.errors import JournalError, SignerError
+from agent.domain.errors import JournalError, SignatureUnknownError, SignerError
 from agent.domain.events import Event, OrderApproved, OrderReported, OrderSent, Record
 from agent.domain.order import NEVER_SENT, OrderState
 from agent.domain.plan import Signed, Unsigned
+from agent.engine.dispatch import SIGN_TRIES
 from agent.journal.memory import MemoryJournal
 
 
@@ -35,6 +36,31 @@ class PromptSigner:
 class Refusing(PromptSigner):
     def sign_now(self, unsigned: Unsigned) -> Signed:
         raise SignerError(f"{unsigned.order_id} is against the policy")
+
+
+class Waiting(PromptSigner):
+    """Never answers at once."""
+
+    def sign_now(self, unsigned: Unsigned) -> Signed | None:  # type: ignore[override]
+        return None
+
+    async def sign(self, unsigned: Unsigned) -> Signed:
+        return await PlainSigner().sign(unsigned)
+
+
+class Forgetful:
+    """Cannot say whether it signed, twice for each request."""
+
+    key_id = "k"
+
+    def __init__(self) -> None:
+        self.asked: dict[str, int] = {}
+
+    async def sign(self, unsigned: Unsigned) -> Signed:
+        self.asked[unsigned.order_id] = self.asked.get(unsigned.order_id, 0) + 1
+        if self.asked[unsigned.order_id] < SIGN_TRIES:
+            raise SignatureUnknownError("the line broke")
+        return await PlainSigner().sign(unsigned)
 
 
 class Watched(MemoryJournal):
@@ -107,6 +133,23 @@ def test_another_key_is_asked_when_the_approval_is_journaled() -> None:
         assert await run.engine.finished("p1") == "FILLED"
 
     assert sent_with_their_approval(life(work, PlainSigner)) == 0
+
+
+def test_a_key_of_this_process_may_ask_for_time() -> None:
+    async def work(run: Run, journal: Watched, outside: dict[str, Any]) -> None:
+        await run.engine.submit(sale())
+        assert await run.engine.finished("p1") == "FILLED"
+
+    assert sent_with_their_approval(life(work, Waiting)) == 0
+
+
+def test_a_key_that_cannot_say_whether_it_signed_is_asked_again() -> None:
+    async def work(run: Run, journal: Watched, outside: dict[str, Any]) -> None:
+        await run.engine.submit(sale())
+        assert await run.engine.finished("p1") == "FILLED"
+
+    journal = life(work, Forgetful)
+    assert not [e for append in journal.appends for e in append if isinstance(e, OrderReported) and NEVER_SENT in e.reason]
 
 
 def test_what_a_key_refuses_is_journaled_with_the_reason_and_never_sent() -> None:
