@@ -12,13 +12,14 @@ from agent.domain.amount import parse_units
 from agent.domain.errors import ConfigError, SignerError, UsageError
 from agent.domain.plan import Call, Calls, TypedData
 from agent.keys.accounts.kinds import Safe
-from agent.keys.bounds import Act, KeyPolicy, Rule
+from agent.keys.bounds import DEADLINE_AHEAD_S, Act, KeyPolicy, Rule
 from agent.keys.policy import act_of, check_calls, check_safe_tx, check_typed, swap_policy
 from agent.keys.rules import Verdict, charged, judge
 from agent.keys.spent import Spent
 from agent.ports import Clock
 
 GWEI = 10**9
+AHEAD_S = DEADLINE_AHEAD_S
 
 
 def policy_of(loaded: Loaded, name: str, section: Any, owner: str, chain_id: int) -> KeyPolicy:
@@ -134,10 +135,10 @@ class Finding(msgspec.Struct, frozen=True):
     refused: str
 
 
-def judged(policy: KeyPolicy, request: Calls | TypedData, spent: Spent | None) -> Finding:
-    """Without a key, and without setting anything aside."""
+def judged(policy: KeyPolicy, request: Calls | TypedData, spent: Spent | None, now_s: int) -> Finding:
+    """Without a key, and without setting anything aside. `now_s`: unix seconds, for deadlines."""
     try:
-        acts = _acts(policy, request)
+        acts = _acts(policy, request, now_s + AHEAD_S)
     except SignerError as error:
         return Finding((), str(error).removeprefix("policy: "))
     verdicts = tuple(judge(policy.rules, acts, policy.names))
@@ -147,12 +148,12 @@ def judged(policy: KeyPolicy, request: Calls | TypedData, spent: Spent | None) -
     return Finding(verdicts, refused)
 
 
-def _acts(policy: KeyPolicy, request: Calls | TypedData) -> tuple[Act, ...]:
+def _acts(policy: KeyPolicy, request: Calls | TypedData, latest_s: int) -> tuple[Act, ...]:
     if isinstance(request, Calls):
-        return check_calls(policy, request).acts
+        return check_calls(policy, request, latest_s).acts
     if request.primary == "SafeTx":
-        return check_safe_tx(policy, request)
-    return (act_of(check_typed(policy, request), policy),)
+        return check_safe_tx(policy, request, latest_s)
+    return (act_of(check_typed(policy, request, latest_s), policy),)
 
 
 class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

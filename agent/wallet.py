@@ -70,10 +70,10 @@ async def open_wallet(loaded: Loaded, clock: Clock, ask: Ask | None = None) -> "
     spent = spent_of(loaded, clock)
     if isinstance(section, Wallet):
         password = Secret((ask or _no_prompt)(section.keystore)) if section.password == ASK else secret_of(loaded, section.password)
-        return await asyncio.to_thread(_keystore(loaded.keystore_path).unlock, section.keystore, password, spent=spent)
+        return await asyncio.to_thread(_keystore(loaded.keystore_path).unlock, section.keystore, password, clock, spent=spent)
     from agent.keys.remote import RemoteSigner
 
-    return RemoteSigner(await open_key(loaded), spent=spent)
+    return RemoteSigner(await open_key(loaded), clock, spent=spent)
 
 
 async def open_key(loaded: Loaded) -> "Key":
@@ -254,7 +254,7 @@ async def serving_signer(loaded: Loaded, clock: Clock, name: str, path: Path, pa
     granted = harden_process()
     signs_fast()
     spent = spent_of(loaded, clock, file=SIGNER_SPENT)
-    signer = await asyncio.to_thread(_keystore(loaded.keystore_path).unlock, name, password, spent=spent)
+    signer = await asyncio.to_thread(_keystore(loaded.keystore_path).unlock, name, password, clock, spent=spent)
     try:
         chains = []
         for venue, section in loaded.venues.items():

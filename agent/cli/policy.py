@@ -16,7 +16,7 @@ from agent.config import Loaded, PolicyRule, venue_module
 from agent.domain.amount import plain
 from agent.domain.errors import SignerError, UsageError
 from agent.domain.plan import Calls, TypedData
-from agent.policies import Finding, judged, policy_of, read_request, spent_of
+from agent.policies import AHEAD_S, Finding, judged, policy_of, read_request, spent_of
 from agent.ports import Tools
 
 commands = group("What the wallet's key may sign, and what it would say to a request.")
@@ -42,6 +42,7 @@ def show(config: Config = None, as_json: Json = False) -> None:
         payee = "Safe" if found["safe"] else "wallet"
         line(f"  swaps through {found['router']}, paid to the {payee} alone, each with a least amount")
         line(f"  exact approvals to Permit2 {found['permit2']}, exact permits to the router")
+        line(f"  swaps and permits that end within {found['deadline_ahead_s'] // 60} minutes")
         line(f"  tokens {', '.join(found['tokens'])}; gas up to {found['gas_fee_max_gwei']} gwei and {found['gas_limit_max']:,}")
         if found["anchor"]:
             line(f"  heads of the journal to {found['anchor']}")
@@ -64,7 +65,9 @@ def check(request: Request, config: Config = None, as_json: Json = False) -> Non
     loaded = settings_of(config)
     asked = read_request(_bytes(request))
     name, section = _place(loaded, asked)
-    found = judged(policy_of(loaded, name, section, section.wallet, section.chain_id), asked, _counted(loaded))
+    found = judged(
+        policy_of(loaded, name, section, section.wallet, section.chain_id), asked, _counted(loaded), RealClock().now_ns() // 10**9
+    )
     symbols = {token.address.lower(): (token.symbol, token.decimals) for token in section.tokens}
     if as_json:
         acts = [{**_act(one.act, symbols), "rule": one.rule or None, "refused": one.why or None} for one in found.verdicts]
@@ -146,6 +149,7 @@ def _hard(loaded: Loaded, name: str, section: Any) -> dict[str, Any]:
         "tokens": [token.symbol for token in section.tokens],
         "gas_fee_max_gwei": policy.gas_fee_max // 10**9,
         "gas_limit_max": policy.gas_limit_max,
+        "deadline_ahead_s": AHEAD_S,
         "anchor": section.contracts.audit_anchor,
         "rules": [rule.name for rule in policy.rules],
     }

@@ -19,6 +19,7 @@ from agent.keys.digest import address_bytes
 NO_HOOKS: Final = "0x" + "00" * 20
 MSG_SENDER: Final = "0x" + "00" * 19 + "01"  # the router's word for: whoever called me
 FOREVER_S = 2**33  # year 2242: without a clock, a deadline must at least be one
+DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
 ANY_AMOUNT = 2**256 - 1  # an amount that only the contract will know
 
 Kind = Literal["approve", "permit", "swap", "anchor", "take_back"]

@@ -14,8 +14,9 @@ import msgspec
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
 from agent.domain.errors import SecretError, SignerError
+from agent.keys.bounds import DEADLINE_AHEAD_S
 from agent.keys.digest import address_bytes, checksum
-from agent.keys.local import DEADLINE_AHEAD_S, LocalSigner
+from agent.keys.local import LocalSigner
 from agent.keys.memory import KEY_BYTES
 from agent.keys.secrets import Secret, check_private
 from agent.keys.spent import Spent

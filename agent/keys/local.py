@@ -16,15 +16,13 @@ from eth_keys.backends import get_backend_class
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Calls, Signed, Unsigned
-from agent.keys.bounds import KeyPolicy
+from agent.keys.bounds import DEADLINE_AHEAD_S, KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.memory import KeyPage
 from agent.keys.rehearsal import Rehearsal, rehearsed
 from agent.keys.spent import Spent
 from agent.keys.steps import Preimage, Steps, alone, signed_by, steps
 from agent.ports import Clock, Custody
-
-DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
 
 _UNCOMPRESSED = 2  # SECP256K1_EC_UNCOMPRESSED, secp256k1.h
 _POINT_BYTES = 65

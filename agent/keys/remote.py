@@ -11,14 +11,13 @@ import coincurve
 
 from agent.domain.errors import SecretError, SignerError, SignerUnavailableError
 from agent.domain.plan import Signed, Unsigned
-from agent.keys.bounds import KeyPolicy
+from agent.keys.bounds import DEADLINE_AHEAD_S, KeyPolicy
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.rehearsal import Rehearsal, rehearsed
 from agent.keys.spent import Spent
 from agent.keys.steps import Preimage, signed_by, steps
 from agent.ports import Clock, Custody
 
-DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141  # of secp256k1, SEC 2
 PATIENCE_S = 5.0  # how long one signature may take
 

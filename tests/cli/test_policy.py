@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ WALLET, ROUTER, PERMIT2 = (
     "0x" + "a1" * 20,
     "0x000000000022D473030F116dDEE9F6B43aC78BA3",
 )
+DEADLINE_S = int(time.time()) + 1_800  # the key refuses what stays valid for longer than an hour
 WETH, USDT, USDC = ("0x" + pair * 20 for pair in ("b1", "b2", "b3"))
 SETTINGS = f"""
 [venues.pools]
@@ -46,9 +48,9 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def swap(give: str, receive: str, amount: int, *, to: str = WALLET, times: int = 1) -> dict[str, Any]:
+def swap(give: str, receive: str, amount: int, *, to: str = WALLET, times: int = 1, ends_s: int = DEADLINE_S) -> dict[str, Any]:
     one = encode(["address", "uint256", "uint256", "address[]", "bool"], [to, amount, 1, [give, receive], True])
-    data = bytes.fromhex("3593564c") + encode(["bytes", "bytes[]", "uint256"], [b"\x08" * times, [one] * times, 1_800_000_000])
+    data = bytes.fromhex("3593564c") + encode(["bytes", "bytes[]", "uint256"], [b"\x08" * times, [one] * times, ends_s])
     return call(ROUTER, data)
 
 
@@ -101,6 +103,7 @@ def test_people_read_the_same(here: Path) -> None:
         (swap(WETH, USDT, ETH, to="0x" + "66" * 20), "which is not the owner"),
         (approve(WETH, "0x" + "66" * 20, 5), "only Permit2"),
         (approve(WETH, PERMIT2, 2**256 - 1), "unlimited approval"),
+        (swap(WETH, USDT, ETH, ends_s=DEADLINE_S + 7_200), "sign for a shorter time"),
         (call(ROUTER, b"\xde\xad\xbe\xef" + bytes(40)), "selector 0xdeadbeef is not allowed"),
         (call("0x" + "77" * 20, b""), "is not on this key's list"),
         (swap(WETH, USDT, ETH) | {"gas_limit": "99000000"}, "gas limit"),
@@ -128,12 +131,12 @@ def test_typed_data_is_read_as_wallets_write_it(here: Path) -> None:
               "PermitSingle": ["details PermitDetails", "spender address", "sigDeadline uint256"],
               "EIP712Domain": ["name string", "chainId uint256", "verifyingContract address"]}  # fmt: skip
     types = {name: [dict(zip(("name", "type"), one.split(), strict=True)) for one in parts] for name, parts in fields.items()}
-    details = {"token": WETH, "amount": 7, "expiration": 1_800_000_000, "nonce": 0}
+    details = {"token": WETH, "amount": 7, "expiration": DEADLINE_S, "nonce": 0}
     request = {
         "domain": {"name": "Permit2", "chainId": 31337, "verifyingContract": PERMIT2},
         "types": types,
         "primaryType": "PermitSingle",
-        "message": {"details": details, "spender": ROUTER, "sigDeadline": 1_800_000_000},
+        "message": {"details": details, "spender": ROUTER, "sigDeadline": DEADLINE_S},
     }
     done = check(here, request, "--json")
     assert done.code == 0, done

@@ -38,6 +38,7 @@ from agent.ports import Custody, Signer
 pytestmark = pytest.mark.xdist_group("signers")
 OWNER = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
 SAFE = Safe("0x" + "5a" * 20, "0x" + "3b" * 20)
+DEADLINE_S = int(time.time()) + 1_800
 TIERS, LATENCIES = ("hot", "warm", "cold"), ("microseconds", "milliseconds", "seconds", "people")
 
 
@@ -47,9 +48,9 @@ def approval(amount: int = 5) -> Calls:
 
 
 def permit(spender: str = ROUTER) -> TypedData:
-    details = {"token": TOKEN, "amount": Units(2**159 + 1), "expiration": 1_800_000_000, "nonce": 0}
+    details = {"token": TOKEN, "amount": Units(2**159 + 1), "expiration": DEADLINE_S, "nonce": 0}
     domain: dict[str, str | int] = {"name": "Permit2", "chainId": CHAIN, "verifyingContract": PERMIT2}
-    message = {"details": details, "spender": spender, "sigDeadline": 1_800_000_000}
+    message = {"details": details, "spender": spender, "sigDeadline": DEADLINE_S}
     return TypedData("p-1", domain, {name: list(fields) for name, fields in PERMIT_TYPES.items()}, "PermitSingle", message)
 
 
