@@ -45,7 +45,7 @@ def _address(text: str) -> str:
 class Token(_Section):
     """An ERC-20. `group` says which coins are interchangeable across venues; empty: the symbol."""
 
-    symbol: str = Field(min_length=1, max_length=16)
+    symbol: str = Field(min_length=1, max_length=16, pattern=r"^[\w.$₮+-]+$")
     address: str
     decimals: int = Field(ge=0, le=36)
     group: str = ""
