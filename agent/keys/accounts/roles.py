@@ -13,9 +13,9 @@ import msgspec
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call
 from agent.keys.accounts.functions import SELECTOR_BYTES, function
+from agent.keys.accounts.safe import SafeTx, unwrap, wrap
 from agent.keys.digest import address_bytes
 
-CALL = 0
 WORD = 32
 CONDITIONS_MAX = 255  # an index is one byte
 
@@ -124,21 +124,20 @@ def set_allowance(modifier: str, allowance: Allowance) -> Call:
 # -- what the key sends ------------------------------------------------------------------------------------------------
 
 
-def exec_data(call: Call, role: bytes) -> bytes:
-    """Call data of one call through the modifier. What fails inside fails as a whole."""
-    return EXEC_WITH_ROLE.data(call.to, call.value, call.data, CALL, _key(role), True)
+def exec_data(calls: Sequence[Call], role: bytes, multi_send: str) -> bytes:
+    """Call data of one call through the modifier, or of several by MultiSendCallOnly: all or nothing happens."""
+    tx = wrap(calls, multi_send)
+    return EXEC_WITH_ROLE.data(tx.to, tx.value, tx.data, tx.operation, _key(role), True)
 
 
-def read_exec(data: bytes, role: bytes) -> Call:
-    """The one call inside. Raises SignerError for another role, a delegatecall, or a failure that would pass for a success."""
+def read_exec(data: bytes, role: bytes, multi_send: str) -> tuple[Call, ...]:
+    """The calls inside. Raises SignerError for another role, a delegatecall, or a failure that would pass for a success."""
     to, value, inner, operation, key, reverts = EXEC_WITH_ROLE.read(data)
-    if operation != CALL:
-        raise SignerError(f"policy: operation {operation} through a role is refused; only calls")
     if key != role:
         raise SignerError("policy: the call names another role than this key's")
     if not reverts:
         raise SignerError("policy: a call through a role must revert when it fails")
-    return Call(to, inner, value)
+    return unwrap(SafeTx(to, value, inner, operation), multi_send)
 
 
 def _key(raw: bytes) -> bytes:

@@ -1,9 +1,10 @@
 """From an approved plan to the one contract call that the wallet signs. Pure: the same plan gives the same bytes.
 
 A batch becomes one `execute` of the UniversalRouter: Permit2's permission for exactly what the batch may sell, valid until its
-deadline, then one command per pool, each with its own bound. Either all of it happens or nothing. A Safe signs no permits: it tells
-Permit2 the same by calls before the router's, valid in that block alone, all in one transaction. A further attempt for the same
-nonce differs in its fees alone: call data, permit and deadline stay as they are.
+deadline, then one command per pool, each with its own bound. Either all of it happens or nothing. An account on the chain signs no
+permits: it tells Permit2 the same by calls before the router's, valid in that block alone, all in one transaction; behind a role each
+swap is a call of its own, so that the contract can read it. A further attempt for the same nonce differs in its fees alone: call
+data, permit and deadline stay as they are.
 """
 
 from collections.abc import Mapping
@@ -82,9 +83,10 @@ def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]
         raise VenueError(f"{plan.order_id} sells more in its legs than in total: the permit would not cover it")
     contracts = config.contracts
     swaps = tuple(_leg(plan, leg, config, instruments) for leg in plan.legs)
-    if config.safe:
-        data = router.execute_permitted(plan.deadline_s, swaps)
-        return (*_told(plan, config), Call(contracts.universal_router, data)), ()
+    if config.tells_permit2:
+        batches = [(one,) for one in swaps] if config.account == "role" else [swaps]
+        told = (router.execute_permitted(plan.deadline_s, one) for one in batches)
+        return (*_told(plan, config), *(Call(contracts.universal_router, data) for data in told)), ()
     permit = router.Permit(
         plan.chain_id,
         contracts.permit2,
