@@ -57,7 +57,8 @@ def account_of(section: Any) -> Kind | None:
             return UserOps(section.smart_account, contracts.entry_point)
         case "eip7702":
             return Delegated(section.wallet, section.delegate)
-    return None
+        case _:
+            return None
 
 
 def rules_of(loaded: Loaded, name: str, section: Any) -> tuple[Rule, ...]:

@@ -16,7 +16,8 @@ from agent.domain.errors import ChainError
 
 WORD = 32
 _REASON_DEPTH_MAX = 4
-# What Uniswap's routers and pools, v4's manager, Permit2, AuditAnchor, an EntryPoint and a Roles modifier throw. The selector is the first four bytes of the hash.
+# What Uniswap's routers and pools, v4's manager, Permit2, AuditAnchor, an EntryPoint and a Roles modifier
+# throw. The selector is the first four bytes of the hash.
 _ERRORS: Final = (
     "AllowanceExpired(uint256)",
     "BalanceTooLow()",

@@ -10,7 +10,6 @@ from agent.chains.logs import Log, PairSwapped, PoolSwapped, parse_logs, pool_lo
 from agent.chains.rpc import Node, NodeRefusedError, field, whole
 from agent.domain.errors import ChainError
 
-
 # EntryPoint 0.7 and 0.8
 _HANDLED = topic("UserOperationEvent(bytes32,address,address,uint256,bool,uint256,uint256)")
 _REVERTED = topic("UserOperationRevertReason(bytes32,address,uint256,bytes)")
@@ -75,7 +74,7 @@ def pool_trades(receipt: Receipt) -> list[PoolTrade]:
 def operation_failure(receipt: Receipt, entry_point: str, account: str) -> str:
     """Why an ERC-4337 operation of `account` in the transaction failed; empty if none did. Raises ChainError.
 
-    The EntryPoint takes such a transaction for a success: all that the account was told has not happened, and its number is used up.
+    The EntryPoint takes such a transaction for a success: nothing that the account was told has happened, its number is used up.
     """
     if not account:
         return ""

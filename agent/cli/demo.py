@@ -25,7 +25,7 @@ from agent.simulation.world import Spec
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
 
-Custody = Literal["eoa", "safe"]
+Custody = Literal["eoa", "safe", "role", "erc4337"]
 
 DEMO = Path(".isthmus/demo")
 DEMO_TTL_S = 900  # a sandbox that nobody stops, after a crash, ends by itself
@@ -40,9 +40,7 @@ def demo(
     qty: Annotated[str, typer.Option("--qty", help="How much ETH to sell.")] = "40",
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="In how many parts.")] = 4,
     every: Annotated[str, typer.Option("--every", help="Time between parts.")] = "3s",
-    account: Annotated[
-        Custody, typer.Option("--account", help="Who holds the coins: the key itself, or a Safe that it owns.")
-    ] = "eoa",
+    account: Annotated[Custody, typer.Option("--account", help="Who holds the coins, and how the key reaches them.")] = "eoa",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the sandbox running afterwards.")] = False,
     home: Home = DEMO,
     as_json: Json = False,

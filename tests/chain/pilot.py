@@ -21,6 +21,7 @@ from agent.engine.world import Rules
 from agent.journal.codec import Row
 from agent.journal.memory import MemoryJournal
 from agent.keys.accounts.signer import acting
+from agent.keys.bounds import KeyPolicy
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
 from agent.keys.rehearsal import Rehearsal
@@ -28,10 +29,12 @@ from agent.market.view import Market
 from agent.policies import account_of
 from agent.ports import Latch, Rehearsing, Tools
 from agent.risk.limits import Limits
+from agent.roles import steps_to
 from agent.settlement.knobs import Knobs
-from agent.simulation.chain.wallets import Made
+from agent.simulation.chain.rpc import Rpc
+from agent.simulation.chain.wallets import Made, as_owner
 from agent.simulation.chain.world import SandboxChain
-from agent.venues.uniswap import Config, connect
+from agent.venues.uniswap import Config, connect, fetch_role
 
 NAME, MAIN, WAIT_S = "uniswap", "main", 12.0
 WETH_ALLOWANCES = 4  # WETH9's place of the mapping of allowances
@@ -39,7 +42,12 @@ QUIET_BLOCKS = 80  # between funding and trading: no reorganisation of a drill r
 
 
 def rules(**changes: Any) -> Rules:
-    limits = Limits({"USDT": 10**24}, {"ETH": 10**20}, gas_fee_cap=changes.pop("gas_fee_cap", 200 * GWEI))
+    limits = Limits(
+        {"USDT": 10**24},
+        {"ETH": 10**20},
+        gas_fee_cap=changes.pop("gas_fee_cap", 200 * GWEI),
+        gas_limit_max=changes.pop("gas_limit_max", 3_000_000),
+    )
     return Rules(limits, **{"deadline_s": 500, "knobs": Knobs(inflight_check_threshold_ms=500), **changes})
 
 
@@ -188,6 +196,18 @@ class Pilot:
         return folded, {one.asset: one.units for one in shot.balances}
 
 
+async def set_up(config: Config, policy: KeyPolicy) -> None:
+    """The owner of the sandbox's Safe gives the wallet its role."""
+    rpc = Rpc(config.rpc_url)
+    is_enabled, granted = await fetch_role(config, Tools(RealClock()))
+    steps = steps_to(config, policy, granted, is_enabled=is_enabled)
+    if steps:
+        await asyncio.to_thread(as_owner, rpc, config.safe, config.contracts.multi_send, [one.call for one in steps])
+    rpc.close()
+    is_enabled, granted = await fetch_role(config, Tools(RealClock()))
+    assert steps_to(config, policy, granted, is_enabled=is_enabled) == []
+
+
 @contextlib.asynccontextmanager
 async def flying(
     chain: SandboxChain,
@@ -220,9 +240,11 @@ async def flying(
     contracts = config.contracts
     router, permit2, anchor = contracts.universal_router, contracts.permit2, contracts.audit_anchor
     account = account_of(config)
-    terms = (tokens, 500 * GWEI, 3_000_000, anchor)
+    terms = (tokens, 500 * GWEI, config.gas_limit_max, anchor)
     names = {token.address.lower(): (token.symbol, token.decimals) for token in config.tokens}
     policy = swap_policy(config.chain_id, signer.address, router, permit2, *terms, names=names, account=account)
+    if config.account == "role":
+        await set_up(config, policy)
     venue = await connect(NAME, config, Tools(RealClock()))
     assert isinstance(venue, Rehearsing)
     signer.allow(policy, Rehearsal(policy, venue.rehearse) if config.simulate else None)

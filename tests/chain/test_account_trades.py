@@ -12,12 +12,13 @@ from agent.domain.intent import Intent
 from agent.domain.plan import SwapBatch
 from agent.keys.local import LocalSigner
 from agent.routing.cost import BATCH_GAS
-from agent.simulation.chain.wallets import AccountKind
-from agent.simulation.chain.world import SandboxChain, start_chain
+from agent.simulation.chain.world import start_chain
+from agent.simulation.world import AccountKind
 from agent.venues.uniswap.config import ACCOUNT_GAS, ACCOUNT_LEG_GAS, LEG_GAS
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(120)]
-KINDS: tuple[AccountKind, ...] = ("erc4337",)
+GAS_LIMIT_MAX = 10_000_000
+KINDS: tuple[AccountKind, ...] = ("erc4337", "role")
 
 
 @pytest.fixture(params=KINDS)
@@ -25,8 +26,8 @@ async def pilot(request: pytest.FixtureRequest) -> AsyncIterator[Pilot]:
     async with await start_chain("anvil") as chain:
         key = secrets.token_bytes(32)
         made = await chain.account_of(request.param, LocalSigner(bytearray(key)).address)
-        chosen = rules(gas_base=BATCH_GAS + ACCOUNT_GAS[request.param])
-        async with flying(chain, key=key, made=made, with_rules=chosen) as found:
+        chosen = rules(gas_base=BATCH_GAS + ACCOUNT_GAS[request.param], gas_limit_max=GAS_LIMIT_MAX)
+        async with flying(chain, key=key, made=made, with_rules=chosen, gas_limit_max=GAS_LIMIT_MAX) as found:
             yield found
 
 
@@ -45,4 +46,5 @@ async def test_it_sells_and_buys_and_gas_is_what_is_reckoned_with(pilot: Pilot) 
         kind = pilot.config.account
         legs = [leg.instrument.partition(":")[2].partition("-")[0] for leg in plan.legs]
         reckoned = BATCH_GAS + ACCOUNT_GAS[kind] + sum(LEG_GAS[leg] + ACCOUNT_LEG_GAS.get(kind, 0) for leg in legs)
-        print(kind, len(legs), event.gas_used, reckoned, plan.gas_limit)
+        assert reckoned * 80 // 100 < event.gas_used < reckoned * 115 // 100, (kind, event.gas_used, reckoned, len(legs))
+        assert event.gas_used < plan.gas_limit * 6 // 10

@@ -41,7 +41,9 @@ async def anvil() -> AsyncIterator[SandboxChain]:
 async def pilot(anvil: SandboxChain) -> AsyncIterator[Pilot]:
     key = secrets.token_bytes(32)
     made = await anvil.account_of("safe", LocalSigner(bytearray(key)).address)
-    async with flying(anvil, key=key, made=made, with_rules=rules(gas_base=BATCH_GAS + ACCOUNT_GAS["safe"], deadline_s=100)) as found:
+    async with flying(
+        anvil, key=key, made=made, with_rules=rules(gas_base=BATCH_GAS + ACCOUNT_GAS["safe"], deadline_s=100)
+    ) as found:
         yield found
 
 
@@ -93,7 +95,9 @@ async def test_gas_is_what_is_reckoned_with(pilot: Pilot) -> None:
     for event in [event for event in pilot.journal() if isinstance(event, GasPaid)]:
         plan = pilot.engine.state.orders[event.order_id].plan
         assert isinstance(plan, SwapBatch)
-        reckoned = BATCH_GAS + ACCOUNT_GAS["safe"] + sum(LEG_GAS[leg.instrument.partition(":")[2].partition("-")[0]] for leg in plan.legs)
+        reckoned = (
+            BATCH_GAS + ACCOUNT_GAS["safe"] + sum(LEG_GAS[leg.instrument.partition(":")[2].partition("-")[0]] for leg in plan.legs)
+        )
         assert reckoned * 85 // 100 < event.gas_used < reckoned * 115 // 100, (event.gas_used, reckoned, len(plan.legs))
         assert event.gas_used < plan.gas_limit * 6 // 10
 

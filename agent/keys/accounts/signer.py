@@ -1,8 +1,8 @@
 """A key that acts for its account: what a venue asks for is wrapped into one transaction of the key, and signed within its policy.
 
-Nothing has to be asked of the chain for it, and a transaction that is outbid or taken back is one as ever. The owner of a Safe whose
-word is enough sends the Safe's transaction itself, which is its consent; a member of a role just calls; a smart account's operation
-takes a number of its own from the number of the transaction that brings it.
+Nothing has to be asked of the chain for it, and a transaction that is outbid or taken back is one as ever. The owner of a Safe
+whose word is enough sends the Safe's transaction itself, which is its consent; a member of a role just calls; a smart account's
+operation takes its number from the number of the transaction that brings it.
 """
 
 from typing import Final
@@ -153,7 +153,9 @@ def _as_user_op(unsigned: Calls, account: UserOps, key: str) -> Calls:
     op = msgspec.structs.replace(op, call_gas=_inner_gas(unsigned.gas_limit, erc4337.handle_data(op, key)))
     brought = erc4337.handle_data(op, key)
     slot = SignatureSlot(
-        0, erc4337.read_handle(brought).signature_at, erc4337.user_op_typed(unsigned.order_id, op, account.entry_point, unsigned.chain_id)
+        0,
+        erc4337.read_handle(brought).signature_at,
+        erc4337.user_op_typed(unsigned.order_id, op, account.entry_point, unsigned.chain_id),
     )
     return _through(unsigned, account, brought, slot)
 

@@ -4,7 +4,6 @@ Raises RpcError when the chain refuses, ArtifactError when a contract cannot be 
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 from eth_abi.abi import decode, encode
@@ -16,8 +15,7 @@ from agent.keys.accounts.owners import Consent, packed
 from agent.keys.accounts.safe import CREATE_PROXY, exec_data, setup_data, wrap
 from agent.simulation.chain.artifacts import ROLES_LOCK_PATH, bundle, third_party
 from agent.simulation.chain.rpc import Rpc, Sender, created_address, dev_account, wait_for_receipt
-
-AccountKind = Literal["eoa", "safe", "role", "erc4337", "eip7702"]
+from agent.simulation.world import AccountKind
 
 COLD = 3  # the account of the development mnemonic that owns the Safe behind a role; no agent holds its key
 ROLE = "agent"
@@ -48,7 +46,7 @@ def deploy_safe_contracts(sender: Sender) -> SafeContracts:
     """Safe 1.4.1 in four transactions."""
     names = ("Safe", "SafeProxyFactory", "MultiSendCallOnly", "SafeFallbackHandler")
     found = SafeContracts(*(sender.deploy(third_party(name)) for name in names))
-    sender.settle()
+    sender.settle(together=True)
     return found
 
 
@@ -102,7 +100,7 @@ def deploy_roles(sender: Sender, owner: str) -> tuple[str, str]:
         linked = linked.replace(place, _create(sender, code[name])[2:].lower())
     modifier = _create(sender, linked + encode(["address"] * 3, [owner] * 3).hex())  # owner, avatar, target
     unwrapper = _create(sender, code["MultiSendUnwrapper"])
-    sender.settle()
+    sender.settle(together=True)
     return modifier, unwrapper
 
 
@@ -119,7 +117,7 @@ def _new_smart_account(sender: Sender, key: str) -> Made:
     rpc = sender.rpc
     entry = sender.deploy(third_party("EntryPoint08"))
     factory = sender.deploy(third_party("SimpleAccountFactory08"), entry)
-    sender.settle()
+    sender.settle(together=True)
     (creator,) = decode(["address"], rpc.read(entry, "senderCreator()"))
     (account,) = decode(["address"], rpc.read(factory, "getAddress(address,uint256)", key, 0))
     rpc.call("anvil_setBalance", creator, hex(_ETH))

@@ -27,7 +27,8 @@ from agent.simulation.chain.compile import permit2
 from agent.simulation.chain.deploy import DEPLOYER, build_world, fund
 from agent.simulation.chain.deployment import Deployment, save_deployment
 from agent.simulation.chain.rpc import Rpc, Sender, dev_account
-from agent.simulation.chain.wallets import AccountKind, Made, new_account
+from agent.simulation.chain.wallets import Made, new_account
+from agent.simulation.world import AccountKind
 
 ChainKind = Literal["anvil", "eth-tester"]
 _STATE, _BOOK = "state.json", "deployment.json"

@@ -33,8 +33,8 @@ LEG_GAS: dict[str, int] = {"v2": 55_000, "v3": 70_000, "v4": 80_000}
 BATCH_BASE_GAS = 80_000  # 21,000 of every transaction, call data, the router, and the permit
 # More than that through an account, which carries the calls out; tests/chain/test_safe_account.py and test_account_trades.py hold
 # them to it. A role's contract reads every swap before it happens.
-ACCOUNT_GAS: dict[str, int] = {"eoa": 0, "safe": 80_000, "role": 300_000, "erc4337": 130_000, "eip7702": 60_000}
-ACCOUNT_LEG_GAS: dict[str, int] = {"role": 60_000}
+ACCOUNT_GAS: dict[str, int] = {"eoa": 0, "safe": 80_000, "role": 150_000, "erc4337": 100_000, "eip7702": 60_000}
+ACCOUNT_LEG_GAS: dict[str, int] = {"role": 300_000}
 # What each kind needs to be told besides the wallet's address.
 _ACCOUNTS: dict[str, tuple[str, ...]] = {
     "eoa": (),
@@ -146,6 +146,7 @@ class Config(_Section):
     safe: str = ""
     modifier: str = Field(default="", description="the Roles contract, where the wallet has a role in the Safe")
     role: str = Field(default="", max_length=32, pattern="^[!-~]*$", description="the role's name")
+    role_since: int = Field(default=0, ge=0, description="the block in which the modifier was made; its rules are read from there")
     smart_account: str = ""
     delegate: str = Field(default="", description="whose code the wallet itself runs (EIP-7702)")
     contracts: Contracts
@@ -349,5 +350,13 @@ def _instruments(venue: str, config: Config, pools: list[Pool]) -> tuple[Instrum
         if symbol in found:
             raise ChainError(f"the pool {symbol} is in the config twice: take one out")
         base, quote = config.assets[section.base], config.assets[section.quote]
-        found[symbol] = Instrument(venue, symbol, base, quote, section.fee_pips, pool=pool, gas=LEG_GAS[pool.protocol] + ACCOUNT_LEG_GAS.get(config.account, 0))
+        found[symbol] = Instrument(
+            venue,
+            symbol,
+            base,
+            quote,
+            section.fee_pips,
+            pool=pool,
+            gas=LEG_GAS[pool.protocol] + ACCOUNT_LEG_GAS.get(config.account, 0),
+        )
     return tuple(found.values())

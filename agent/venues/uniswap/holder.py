@@ -1,11 +1,14 @@
-"""Who holds the tokens: the wallet itself, or an account that the wallet's key acts for. Looked at once, before anything is traded."""
+"""Who holds the tokens: the wallet itself, or an account that its key acts for. Looked at once, before anything is traded."""
 
 from typing import Any
 
 from agent.chains import abi
 from agent.chains.multicall import Read, read_all
+from agent.chains.roles_log import Granted, fetch_granted
 from agent.chains.rpc import Node, octets, whole
+from agent.chains.witness import connect as connect_rpc
 from agent.domain.errors import ChainError
+from agent.ports import Tools
 from agent.venues.uniswap.config import Config
 
 SAFE_VERSION = "1.4.1"
@@ -28,6 +31,19 @@ async def check_holder(rpc: Node, config: Config) -> None:
             pass
 
 
+async def fetch_role(config: Config, tools: Tools) -> tuple[bool, Granted]:
+    """Whether the modifier may act as the Safe, and what it lets whom do. Raises ChainError."""
+    rpc = await connect_rpc(
+        config.rpc_url, config.rpc_url_second, config.chain_id, config.timeout_s, tools.clock, config.lag_blocks_max
+    )
+    try:
+        asked = (abi.call_data("isModuleEnabled(address)", config.modifier),)
+        (is_enabled,) = await _ask(rpc, config, f"the Safe {config.safe}", config.safe, asked, ("bool",))
+        return is_enabled, await fetch_granted(rpc, config.modifier, config.role_since)
+    finally:
+        await rpc.close()
+
+
 async def _check_safe(rpc: Node, config: Config) -> None:
     """Whoever has a role must not be an owner as well: a role binds nobody who can do without it."""
     what, safe = f"the Safe {config.safe}", config.safe
@@ -46,7 +62,7 @@ async def _check_safe(rpc: Node, config: Config) -> None:
 
 
 async def _check_modifier(rpc: Node, config: Config) -> None:
-    """That what passes the modifier happens as this Safe, and that nobody but the Safe changes the rules."""
+    """What passes the modifier happens as this Safe, and nobody but the Safe changes its rules; the rules are `agent.roles`'s."""
     what, modifier = f"the Roles modifier {config.modifier}", config.modifier
     calls = tuple(abi.selector(f"{name}()") for name in ("avatar", "target", "owner"))
     for name, found in zip(
@@ -54,21 +70,15 @@ async def _check_modifier(rpc: Node, config: Config) -> None:
     ):
         if found.lower() != config.safe.lower():
             raise ChainError(f"the {name} of {what} is {found}, not the Safe {config.safe}; its rules bind nobody then")
-    enabled = (abi.call_data("isModuleEnabled(address)", modifier),)
-    (is_enabled,) = await _ask(rpc, config, f"the Safe {config.safe}", config.safe, enabled, ("bool",))
-    if not is_enabled:
-        raise ChainError(f"{what} is not enabled in the Safe {config.safe}; `isthmus roles setup` says what its owners must sign")
-    member = (abi.call_data("isModuleEnabled(address)", config.wallet),)
-    (is_member,) = await _ask(rpc, config, what, modifier, member, ("bool",))
-    if not is_member:
-        raise ChainError(f"the wallet {config.wallet} has no role in {what}; `isthmus roles setup` says what its owners must sign")
 
 
 async def _check_smart_account(rpc: Node, config: Config) -> None:
-    """It pays nothing for gas (the key does), so it needs no deposit; it must exist, know its EntryPoint, and obey the key alone."""
+    """The key pays for gas, so it needs no deposit; it must exist, know its EntryPoint, and obey the key alone."""
     what, account = f"the account {config.smart_account}", config.smart_account
     if not octets(await rpc.call("eth_getCode", account, "latest")):
-        raise ChainError(f"there is no contract at {account} on chain {rpc.chain_id}: create the account first, or correct smart_account")
+        raise ChainError(
+            f"there is no contract at {account} on chain {rpc.chain_id}: create the account first, or correct smart_account"
+        )
     calls = (abi.selector("owner()"), abi.selector("entryPoint()"))
     owner, entry_point = await _ask(rpc, config, what, account, calls, ("address", "address"))
     if owner.lower() != config.wallet.lower():
@@ -84,9 +94,7 @@ async def _check_delegate(rpc: Node, config: Config) -> None:
         raise ChainError(f"the wallet {config.wallet} {runs}, not {config.delegate}; `isthmus keys delegate` sets it")
 
 
-async def _ask(
-    rpc: Node, config: Config, what: str, to: str, calls: tuple[bytes, ...], kinds: tuple[str, ...]
-) -> tuple[Any, ...]:
+async def _ask(rpc: Node, config: Config, what: str, to: str, calls: tuple[bytes, ...], kinds: tuple[str, ...]) -> tuple[Any, ...]:
     """One answer for each call, at the newest block. Raises ChainError where there is no such contract."""
     block = whole(await rpc.call("eth_blockNumber"))
     answers = await read_all(rpc, config.contracts.multicall3, [Read(to, one, what) for one in calls], block)
