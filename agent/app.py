@@ -21,6 +21,7 @@ from agent.domain.errors import ConfigError, RefusedError, UsageError
 from agent.gateways import local
 from agent.keys.secrets import Secret, read_secret
 from agent.ports import Signer, Tools, Venue
+from agent.roles import check_role
 from agent.wallet import Ask, opened_wallet, secret_of, signer_for, signs_fast, venue_key
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ async def open_venues(
                 if key is not None:
                     signers[name] = key
             elif wallet is not None:
+                await check_role(loaded, name, section, tools)
                 signers[name] = signer_for(loaded, wallet, name, section, profile.chain_id, venues[name])
         yield venues, signers
     finally:

@@ -284,7 +284,7 @@ def _refuse_shared_wallets(venues: Mapping[str, Any], where: str) -> None:
     seen: dict[tuple[int, str], str] = {}
     for name, section in venues.items():
         if hasattr(section, "chain_id"):
-            for address in {section.wallet.lower(), (getattr(section, "safe", "") or section.wallet).lower()}:
+            for address in {section.wallet.lower(), getattr(section, "holder", section.wallet).lower()}:
                 other = seen.setdefault((section.chain_id, address), name)
                 if other != name:
                     raise ConfigError(

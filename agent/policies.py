@@ -11,7 +11,8 @@ from agent.config import Loaded, PolicyRule
 from agent.domain.amount import parse_units
 from agent.domain.errors import ConfigError, SignerError, UsageError
 from agent.domain.plan import Call, Calls, TypedData
-from agent.keys.accounts.kinds import Safe
+from agent.keys.accounts.kinds import Delegated, Kind, Role, Safe, UserOps
+from agent.keys.accounts.roles import role_key
 from agent.keys.bounds import DEADLINE_AHEAD_S, Act, KeyPolicy, Rule
 from agent.keys.policy import act_of, check_calls, check_safe_tx, check_typed, swap_policy
 from agent.keys.rules import Verdict, charged, judge
@@ -45,9 +46,20 @@ def policy_of(loaded: Loaded, name: str, section: Any, owner: str, chain_id: int
     )
 
 
-def account_of(section: Any) -> Safe | None:
-    """The Safe that the wallet's key acts for at a venue; None where it acts for itself."""
-    return Safe(section.safe, section.contracts.multi_send) if section.safe else None
+def account_of(section: Any) -> Kind | None:
+    """The account that the wallet's key acts for at a venue; None where it acts for itself."""
+    contracts = section.contracts
+    match section.account:
+        case "safe":
+            return Safe(section.safe, contracts.multi_send)
+        case "role":
+            return Role(section.safe, section.modifier, role_key(section.role), contracts.multi_send)
+        case "erc4337":
+            return UserOps(section.smart_account, contracts.entry_point)
+        case "eip7702":
+            return Delegated(section.wallet, section.delegate)
+        case _:
+            return None
 
 
 def rules_of(loaded: Loaded, name: str, section: Any) -> tuple[Rule, ...]:

@@ -136,7 +136,7 @@ def allowed(loaded: Loaded, name: str, section: Any, address: str, chain_id: int
 def signer_for(
     loaded: Loaded, wallet: "LocalSigner | RemoteSigner", name: str, section: Any, chain_id: int, venue: Venue
 ) -> Signer:
-    """Whoever signs for this venue: the wallet's key, within its policy, for itself or for the Safe that holds the tokens.
+    """Whoever signs for this venue: the wallet's key, within its policy, for itself or for the account with the tokens.
 
     Where the settings say so and the venue can, every transaction is run before it is signed.
     """
@@ -148,13 +148,9 @@ def signer_for(
     account = account_of(section)
     if account is None:
         return wallet
-    from agent.keys.accounts.signer import RemoteSafeSigner, SafeSigner
-    from agent.keys.remote import RemoteSigner
+    from agent.keys.accounts.signer import acting
 
-    anchor = section.contracts.audit_anchor
-    if isinstance(wallet, RemoteSigner):
-        return RemoteSafeSigner(wallet, account, anchor)
-    return SafeSigner(wallet, account, anchor)
+    return acting(wallet, account, section.contracts.audit_anchor)
 
 
 def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":

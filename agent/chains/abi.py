@@ -16,7 +16,8 @@ from agent.domain.errors import ChainError
 
 WORD = 32
 _REASON_DEPTH_MAX = 4
-# What Uniswap's routers and pools, v4's manager, Permit2 and AuditAnchor throw. The selector is the first four bytes of the hash.
+# What Uniswap's routers and pools, v4's manager, Permit2, AuditAnchor, an EntryPoint and a Roles modifier
+# throw. The selector is the first four bytes of the hash.
 _ERRORS: Final = (
     "AllowanceExpired(uint256)",
     "BalanceTooLow()",
@@ -28,7 +29,10 @@ _ERRORS: Final = (
     "ERC20InsufficientAllowance(address,uint256,uint256)",
     "ERC20InsufficientBalance(address,uint256,uint256)",
     "ETHNotAccepted()",
+    "ConditionViolation(uint8,bytes32)",
     "ExcessiveInvalidation()",
+    "FailedOp(uint256,string)",
+    "FailedOpWithRevert(uint256,string,bytes)",
     "FromAddressIsNotOwner()",
     "InputLengthMismatch()",
     "InsufficientAllowance(uint256)",
@@ -49,6 +53,9 @@ _ERRORS: Final = (
     "LengthMismatch()",
     "NotRising(uint64,uint64)",
     "ManagerLocked()",
+    "ModuleTransactionFailed()",
+    "NoMembership()",
+    "NotAuthorized(address)",
     "NotPoolManager()",
     "PoolNotInitialized()",
     "PriceLimitAlreadyExceeded(uint160,uint160)",
@@ -243,7 +250,8 @@ def v4_pool_id(token0: str, token1: str, fee_pips: int, tick_spacing: int, hooks
 def revert_reason(data: bytes, depth: int = 0) -> str:
     """Why a contract refused, in words: Error(string), Panic(uint256), the known errors of Uniswap and Permit2, or the selector.
 
-    The router wraps what a command threw; the command's number is kept: `command 2: V3TooLittleReceived()`.
+    The router wraps what a command threw, a smart account what a call of its batch threw; the number is kept:
+    `command 2: V3TooLittleReceived()`.
     """
     if not data:
         return "reverted without a reason"
@@ -258,6 +266,9 @@ def revert_reason(data: bytes, depth: int = 0) -> str:
         if name == selector("ExecutionFailed(uint256,bytes)") and depth < _REASON_DEPTH_MAX:
             command, inner = decode(["uint256", "bytes"], body)
             return f"command {command}: {revert_reason(inner, depth + 1)}"
+        if name == selector("ExecuteError(uint256,bytes)") and depth < _REASON_DEPTH_MAX:
+            call, inner = decode(["uint256", "bytes"], body)
+            return f"call {call}: {revert_reason(inner, depth + 1)}"
         if name == selector("WrappedError(address,bytes4,bytes,bytes)") and depth < _REASON_DEPTH_MAX:
             target, _, inner, _ = decode(["address", "bytes4", "bytes", "bytes"], body)
             return f"hook {target}: {revert_reason(inner, depth + 1)}"

@@ -5,10 +5,14 @@ from typing import Any
 
 import msgspec
 
-from agent.chains.abi import revert_reason
+from agent.chains.abi import decoded, revert_reason, topic
 from agent.chains.logs import Log, PairSwapped, PoolSwapped, parse_logs, pool_log, transfer
 from agent.chains.rpc import Node, NodeRefusedError, field, whole
 from agent.domain.errors import ChainError
+
+# EntryPoint 0.7 and 0.8
+_HANDLED = topic("UserOperationEvent(bytes32,address,address,uint256,bool,uint256,uint256)")
+_REVERTED = topic("UserOperationRevertReason(bytes32,address,uint256,bytes)")
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -65,6 +69,22 @@ def pool_trades(receipt: Receipt) -> list[PoolTrade]:
         if isinstance(said, PairSwapped | PoolSwapped):
             found.append(PoolTrade(said.pool, said.amount0, said.amount1, position))
     return found
+
+
+def operation_failure(receipt: Receipt, entry_point: str, account: str) -> str:
+    """Why an ERC-4337 operation of `account` in the transaction failed; empty if none did. Raises ChainError.
+
+    The EntryPoint takes such a transaction for a success: nothing that the account was told has happened, its number is used up.
+    """
+    if not account:
+        return ""
+    sender = "0x" + account.lower()[2:].rjust(64, "0")
+    told = [log for log in receipt.logs if log.address == entry_point.lower() and len(log.topics) > 2 and log.topics[2] == sender]
+    reasons = [decoded(["uint256", "bytes"], log.data, "the EntryPoint")[1] for log in told if log.topics[0] == _REVERTED]
+    for log in told:
+        if log.topics[0] == _HANDLED and not decoded(["uint256", "bool"], log.data, "the EntryPoint")[1]:
+            return revert_reason(reasons[0]) if reasons else "the account's calls failed without a reason; out of gas, perhaps"
+    return ""
 
 
 def wallet_moves(receipt: Receipt, wallet: str, tokens: Sequence[str]) -> dict[str, int]:

@@ -86,6 +86,12 @@ def execute_permitted(deadline_s: int, swaps: tuple[Swap, ...]) -> bytes:
     return _EXECUTE + _packed(_Tail(commands), _Tail(_array([swap.body for swap in swaps])), _uint(deadline_s))
 
 
+def execute_within(swap: Swap) -> bytes:
+    """As `execute_permitted`, of one swap, without a deadline of its own: it ends with the permission that Permit2 was told."""
+    commands = _bytes(bytes((swap.command,)))
+    return _EXECUTE_WITHIN + _packed(_Tail(commands), _Tail(_array([swap.body])))
+
+
 def v2_swap(recipient: str, path: tuple[str, str], amount: int, bound: int, *, exact_in: bool) -> Swap:
     """`amount` is exact; `bound` is the least output, or the most input. The payer is the sender, through Permit2."""
     coins = _uint(len(path)) + b"".join([_address(one) for one in path])
@@ -160,4 +166,5 @@ def _address(text: str) -> bytes:
 
 
 _EXECUTE: Final = selector("execute(bytes,bytes[],uint256)")
+_EXECUTE_WITHIN: Final = selector("execute(bytes,bytes[])")
 _TRUE: Final = _uint(1)

@@ -1,5 +1,6 @@
 """`demo`: a whole market on this machine and one order over all of it, in one command."""
 
+import contextlib
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from agent.app import running_engine, settings_of
+from agent.app import open_reader, running_engine, settings_of
 from agent.cli import words
+from agent.cli.custody_told import account_told, on_chain, tell_account
 from agent.cli.options import Json, run_async
 from agent.cli.order import work
 from agent.cli.outcome import started
@@ -17,15 +19,17 @@ from agent.cli.sandbox import Home, Kind, Seed, Tape, readable_tape, start
 from agent.cli.show import line, print_json
 from agent.config import Loaded
 from agent.domain.errors import UsageError
+from agent.domain.events import Record
 from agent.domain.intent import Intent
 from agent.gateways import local
 from agent.simulation import world
-from agent.simulation.world import Spec
+from agent.simulation.world import AccountKind, Spec
 
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
 
-Custody = Literal["eoa", "safe"]
+Custody = Literal["eoa", "safe", "role", "erc4337"]
+HOLDS: dict[Custody, AccountKind] = {"eoa": "eoa", "safe": "safe", "role": "role", "erc4337": "erc4337"}  # who holds the coins
 
 DEMO = Path(".isthmus/demo")
 DEMO_TTL_S = 900  # a sandbox that nobody stops, after a crash, ends by itself
@@ -40,9 +44,7 @@ def demo(
     qty: Annotated[str, typer.Option("--qty", help="How much ETH to sell.")] = "40",
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="In how many parts.")] = 4,
     every: Annotated[str, typer.Option("--every", help="Time between parts.")] = "3s",
-    account: Annotated[
-        Custody, typer.Option("--account", help="Who holds the coins: the key itself, or a Safe that it owns.")
-    ] = "eoa",
+    account: Annotated[Custody, typer.Option("--account", help="Who holds the coins, and how the key reaches them.")] = "eoa",
     keep: Annotated[bool, typer.Option("--keep", help="Leave the sandbox running afterwards.")] = False,
     home: Home = DEMO,
     as_json: Json = False,
@@ -50,7 +52,7 @@ def demo(
     """Sell ETH over a sandbox exchange and Uniswap v2, v3 and v4 pools at once, with a fresh key. Everything is simulated."""
     quantity = words.quantity(qty, "ETH")
     pause = words.duration(every, "--every")
-    spec = Spec("", chain, readable_tape(tape), seed, DEMO_TTL_S, account=account)
+    spec = Spec("", chain, readable_tape(tape), seed, DEMO_TTL_S, account=HOLDS[account])
     _fresh(home)
     info = start(home, spec, quiet=as_json)
     loaded = settings_of(home / "isthmus.toml")
@@ -59,7 +61,7 @@ def demo(
         return Intent(f"demo{seed}", "main", "demo", "sell", quantity, "USDT", SLIPPAGE_BPS, now_ns + DEADLINE_NS, slices, pause)
 
     try:
-        code, found = run_async(lambda: _demo(loaded, wish, quiet=as_json))
+        code, found = run_async(lambda: _demo(loaded, wish, account, quiet=as_json))
     finally:
         if not keep:
             world.down(home)
@@ -70,7 +72,7 @@ def demo(
     raise typer.Exit(code)
 
 
-async def _demo(loaded: Loaded, wish: Any, *, quiet: bool) -> tuple[int, dict[str, Any]]:
+async def _demo(loaded: Loaded, wish: Any, custody: str, *, quiet: bool) -> tuple[int, dict[str, Any]]:
     async with running_engine(loaded) as engine:
         await started(engine, quiet=quiet)
         intent: Intent = wish(engine.now_ns())
@@ -78,7 +80,18 @@ async def _demo(loaded: Loaded, wish: Any, *, quiet: bool) -> tuple[int, dict[st
         if not quiet:
             _tell_connected(engine, loaded)
         code, found = await work(engine, intent, quiet=quiet)
-        return code, {"status": found.pop("status"), "simulated": True} | found
+        mined, section = on_chain(_records(loaded)), loaded.venues["uniswap"]
+        if not quiet:
+            tell_account(custody, section, mined)
+        return code, {"status": found.pop("status"), "simulated": True, "account": account_told(custody, section, mined)} | found
+
+
+def _records(loaded: Loaded) -> list[Record]:
+    journal = open_reader(loaded)
+    if journal is None:
+        return []
+    with contextlib.closing(journal):
+        return list(journal.read())
 
 
 def _tell_connected(engine: "Engine", loaded: Loaded) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.app import Secret, default_config, read_secret
+from agent.cli import roles
 from agent.cli.options import Config, Json, ask, ask_hidden, group, run_async
 from agent.cli.show import line, out, print_json
 from agent.cli.tables import new_table
@@ -15,6 +16,7 @@ from agent.domain.errors import SecretError
 from agent.wallet import KeyRow, key_rows, wallet_import, wallet_list, wallet_new
 
 commands = group("Create, import and list the keys of the wallet.")
+commands.add_typer(roles.commands, name="roles")
 
 PASSWORD_MAX = 4_096
 NO_KEYS = "no keys yet; `isthmus keys new` makes one"

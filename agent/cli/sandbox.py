@@ -9,8 +9,9 @@ import msgspec
 import typer
 from rich.panel import Panel
 
-from agent.app import Secret
+from agent.app import Secret, settings_of
 from agent.cli.options import Json, group
+from agent.cli.roles import set_up_sandbox
 from agent.cli.show import err, line, out, print_json
 from agent.cli.templates import write_config
 from agent.domain.errors import UsageError, VenueError
@@ -23,6 +24,12 @@ commands = group("A local exchange and a local chain with the real contracts.")
 HOME = Path(".isthmus")
 KEY = "main"
 TAPE_LINE_MAX = 4 << 20
+HOLDERS = {
+    "safe": ", and a Safe of its own that holds the tokens",
+    "role": ", which has a role in a Safe that holds the tokens and that somebody else owns",
+    "erc4337": ", and an ERC-4337 account of its own that holds the tokens",
+    "eip7702": ", which runs an account's code (EIP-7702)",
+}
 
 Kind = Annotated[Literal["anvil", "eth-tester"], typer.Option("--chain", help="Anvil, or an EVM inside Python.")]
 Tape = Annotated[Path | None, typer.Option("--tape", help="Replay recorded exchange frames as the background market.")]
@@ -83,6 +90,8 @@ def start(home: Path, spec: Spec, *, quiet: bool) -> Info:
         err.print("starting the exchange and the chain …", style="dim", soft_wrap=True)
     info = world.up(home, msgspec.structs.replace(spec, wallet=address))
     write_config(home / "isthmus.toml", info)
+    if spec.account == "role":
+        set_up_sandbox(settings_of(home / "isthmus.toml"))
     if not quiet:
         exchange, chain = (url.partition("://")[2] for url in (info.exchange_url, info.rpc_url))
         line(f"sandbox       exchange {exchange}, chain {chain} (id {info.chain_id})")
@@ -93,7 +102,7 @@ def _announce(spec: Spec, address: str) -> None:
     background = f"tape {Path(spec.tape).name}" if spec.tape else f"seeded model, seed {spec.seed}"
     text = f"SIMULATED: nothing here touches real money\nexchange  Binance's spot wire on loopback, {background}\n"
     text += f"chain     {spec.chain} with the real Uniswap v2, v3 and v4\nwallet    {address}"
-    text += ", and a Safe of its own that holds the tokens" if spec.account == "safe" else ""
+    text += HOLDERS.get(spec.account, "")
     out.print(Panel(text, title="isthmus sandbox", expand=False))
 
 

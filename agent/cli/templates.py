@@ -6,6 +6,7 @@ from agent.domain.errors import UsageError
 from agent.simulation.world import Info
 
 MARK = "# written by `isthmus sandbox`"
+ROLE_GAS_LIMIT_MAX = 10_000_000  # the contract that reads every swap of a role takes its share
 
 TEMPLATE = """\
 # Isthmus. Every key is checked; unknown keys are refused. Secrets never stand here: name where they lie instead
@@ -63,7 +64,7 @@ gas_tip_gwei = "1"
 # rpc_url_second = "https://…"   # another provider: what the two do not agree on is not believed
 # chain_id = 1
 # wallet = "0x…"
-# account = "safe"          # the tokens are in a Safe 1.4.1 that the wallet owns, and the wallet only sends
+# account = "safe"          # the tokens are in a Safe 1.4.1 that the wallet owns; others: "role", "erc4337" (docs/accounts.md)
 # safe = "0x…"
 # contracts = { universal_router = "0x…", weth = "0x…", v2_factory = "0x…", v3_factory = "0x…" }
 # tokens = [
@@ -92,14 +93,15 @@ def write_config(path: Path, info: Info) -> None:
         "v4_pool_manager": contracts["PoolManager"],
         "audit_anchor": contracts["AuditAnchor"],
     }
-    if info.safe:
-        named["multi_send"] = info.multi_send
+    named |= info.account_contracts
+    is_role = info.account.get("account") == "role"
     symbols = {address: symbol for symbol, (address, _) in info.tokens.items()}
     lines = [
         f"{MARK}, chain {info.chain}; simulated money only",
         'account = "main"',
         'home = "."',
         "",
+        *(["[risk]", f"gas_limit_max = {ROLE_GAS_LIMIT_MAX}", ""] if is_role else []),
         "[wallet]",
         'keystore = "main"',
         'password = "file:wallet.password"',
@@ -119,7 +121,8 @@ def write_config(path: Path, info: Info) -> None:
         f'rpc_url = "{info.rpc_url}"',
         f"chain_id = {info.chain_id}",
         f'wallet = "{info.wallet}"',
-        *([f'account = "safe"\nsafe = "{info.safe}"'] if info.safe else []),
+        *(f'{key} = "{value}"' for key, value in info.account.items()),
+        *([f"gas_limit_max = {ROLE_GAS_LIMIT_MAX}"] if is_role else []),
         "confirmations = 2",
         *(["simulate = false  # this chain cannot run a transaction and take it back"] if info.chain == "eth-tester" else []),
         "contracts = { " + ", ".join(f'{key} = "{value}"' for key, value in named.items()) + " }",

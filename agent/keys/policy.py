@@ -17,13 +17,14 @@ import msgspec
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, TypedData
 from agent.keys.accounts.kinds import Kind as AccountKind
-from agent.keys.accounts.kinds import Safe
+from agent.keys.accounts.kinds import Role, Safe
 from agent.keys.accounts.safe import SAFE_TX_TYPES, safe_tx_of, unwrap
 from agent.keys.bounds import NO_HOOKS, Act, KeyPolicy, Rule, check_deadline, check_tokens, exact, norm
 from agent.keys.swaps import V2_IN, V2_OUT, V3_IN, V3_OUT, V4, read_swap
 from agent.keys.wrapped import Wrapped, read_wrapped
 
 EXECUTE: Final = "0x3593564c"  # UniversalRouter.execute(bytes,bytes[],uint256)
+EXECUTE_PERMITTED: Final = "0x24856bc3"  # UniversalRouter.execute(bytes,bytes[]): ends with the permission that it uses
 APPROVE: Final = "0x095ea7b3"  # ERC-20 approve(address,uint256)
 ANCHOR: Final = "0xa6855208"  # AuditAnchor.anchor(uint64,bytes32)
 STANDING: Final = "0x87517c45"  # Permit2.approve(address,address,uint160,uint48): what accounts do that sign no permits
@@ -102,6 +103,8 @@ def swap_policy(
         contracts[anchor] = frozenset({ANCHOR})
     if account is not None:
         contracts[permit2] = frozenset({STANDING})
+    if isinstance(account, Role):
+        contracts[router] = frozenset({EXECUTE, EXECUTE_PERMITTED})
     return KeyPolicy(
         chain_id,
         owner,
@@ -226,10 +229,10 @@ def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Me
     if selector == ANCHOR:
         _check_anchor(policy, to, call)
         return Meaning((Act("anchor", to),))
-    if selector == EXECUTE:
+    if selector in (EXECUTE, EXECUTE_PERMITTED):
         if to != policy.router:
             raise SignerError(f"policy: {to} is not the router {policy.router}")
-        return _check_execute(policy, call.data, deadline_s_max)
+        return _check_execute(policy, selector, call.data, deadline_s_max)
     raise SignerError(f"policy: this signer does not understand selector {selector}")
 
 
@@ -262,11 +265,14 @@ def _check_anchor(policy: KeyPolicy, to: str, call: Call) -> None:
         raise SignerError("policy: an anchor carries no value")
 
 
-def _check_execute(policy: KeyPolicy, data: bytes, deadline_s_max: int | None) -> Meaning:
-    commands, inputs, deadline_s = exact(("bytes", "bytes[]", "uint256"), data[4:], "execute")
+def _check_execute(policy: KeyPolicy, selector: str, data: bytes, deadline_s_max: int | None) -> Meaning:
+    """Without a deadline of its own it ends with the account's permission at Permit2, which `_check_standing` bounds."""
+    kinds = ("bytes", "bytes[]", "uint256") if selector == EXECUTE else ("bytes", "bytes[]")
+    commands, inputs, *deadline_s = exact(kinds, data[4:], "execute")
     if not commands or len(commands) > COMMANDS_MAX or len(commands) != len(inputs):
         raise SignerError(f"policy: execute needs 1 to {COMMANDS_MAX} commands with one input each")
-    check_deadline(deadline_s, deadline_s_max, "execute deadline")
+    for one in deadline_s:
+        check_deadline(one, deadline_s_max, "execute deadline")
     permits: list[PermitCall] = []
     acts: list[Act] = []
     for index, (command, body) in enumerate(zip(commands, inputs, strict=True)):

@@ -68,8 +68,13 @@ def charged(rules: Sequence[Rule], acts: Sequence[Act], names: Names | None = No
     return list(found.values())
 
 
+def deciding(rules: Sequence[Rule], act: Act) -> Rule | None:
+    """The first rule that matches. It depends on the kind of act, the contract and the tokens, never on an amount."""
+    return next((one for one in rules if _matches(one, act)), None)
+
+
 def _verdict(rules: Sequence[Rule], act: Act, names: Names) -> Verdict:
-    rule = next((one for one in rules if _matches(one, act)), None)
+    rule = deciding(rules, act)
     if rule is None and (not rules or act.kind == "take_back"):
         return Verdict(act, "", "")
     if rule is None:

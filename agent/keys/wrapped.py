@@ -33,7 +33,7 @@ def read_wrapped(account: Kind, call: Call, key: str) -> Wrapped:
         case Safe():
             return _safe(account, call.data)
         case Role():
-            return Wrapped((roles.read_exec(call.data, account.key),))
+            return Wrapped(roles.read_exec(call.data, account.key, account.multi_send))
         case UserOps():
             return _user_ops(account, call.data, key)
         case Delegated():

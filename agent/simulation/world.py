@@ -19,6 +19,8 @@ import msgspec
 
 from agent.domain.errors import UsageError, VenueError
 
+AccountKind = Literal["eoa", "safe", "role", "erc4337", "eip7702"]
+
 FILE = "sandbox.json"
 LOG = "sandbox.log"
 START_TIMEOUT_S = 120.0
@@ -29,7 +31,7 @@ SYMBOL = "ETHUSDT"
 class Spec(msgspec.Struct, frozen=True):
     """What to start. `wallet` is the user's address, which gets `chain_funds`; the exchange account gets `exchange_funds`.
 
-    `account` "safe": the wallet owns a new Safe, and that gets what is not ETH.
+    `account`: who holds what is not ETH, and how the wallet's key reaches it; all but "eoa" and "safe" need Anvil.
     """
 
     wallet: str
@@ -38,7 +40,7 @@ class Spec(msgspec.Struct, frozen=True):
     seed: int = 7
     ttl_s: int = 3_600
     block_time_s: float = 1.0
-    account: Literal["eoa", "safe"] = "eoa"
+    account: AccountKind = "eoa"
     exchange_funds: dict[str, str] = msgspec.field(default_factory=lambda: {"ETH": "60", "USDT": "250000"})
     chain_funds: dict[str, str] = msgspec.field(default_factory=lambda: {"ETH": "5", "WETH": "60", "USDT": "250000"})
 
@@ -61,8 +63,8 @@ class Info(msgspec.Struct, frozen=True):
     tokens: dict[str, tuple[str, int]]
     contracts: dict[str, str]
     pools: list[dict[str, str | int]]
-    safe: str = ""
-    multi_send: str = ""
+    account: dict[str, str] = {}  # what the venue's section says of it
+    account_contracts: dict[str, str] = {}
 
 
 def up(home: Path, spec: Spec) -> Info:
@@ -159,10 +161,9 @@ async def serve(home: Path, spec: Spec) -> None:
         api_key, secret = exchange.add_key("user")
         secret_file = home / "exchange.secret"
         _write_secret(secret_file, secret)
-        safe, multi_send = await chain.safe_of(spec.wallet) if spec.account == "safe" else ("", "")
-        await chain.fund(spec.wallet, {asset: text for asset, text in spec.chain_funds.items() if asset == "ETH" or not safe})
-        if safe:
-            await chain.fund(safe, {asset: text for asset, text in spec.chain_funds.items() if asset != "ETH"})
+        made = await chain.account_of(spec.account, spec.wallet)
+        await chain.fund(spec.wallet, {asset: text for asset, text in spec.chain_funds.items() if asset == "ETH"})
+        await chain.fund(made.holder, {asset: text for asset, text in spec.chain_funds.items() if asset != "ETH"})
         book = chain.deployment
         trader = asyncio.create_task(keep_pools_near(lambda: float(exchange.mid(SYMBOL) or 0), chain.rpc_url, book))
         stack.callback(trader.cancel)
@@ -182,8 +183,8 @@ async def serve(home: Path, spec: Spec) -> None:
             {name: (token.address, token.decimals) for name, token in book.tokens.items()},
             book.contracts,
             msgspec.to_builtins(book.pools),
-            safe,
-            multi_send,
+            made.settings,
+            made.contracts,
         )
         ready = home / (FILE + ".new")
         ready.write_text(json.dumps(msgspec.to_builtins(info), indent=1))

@@ -20,17 +20,21 @@ from agent.engine.loop import Engine
 from agent.engine.world import Rules
 from agent.journal.codec import Row
 from agent.journal.memory import MemoryJournal
-from agent.keys.accounts.kinds import Safe
-from agent.keys.accounts.signer import SafeSigner
+from agent.keys.accounts.signer import acting
+from agent.keys.bounds import KeyPolicy
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
 from agent.keys.rehearsal import Rehearsal
 from agent.market.view import Market
+from agent.policies import account_of
 from agent.ports import Latch, Rehearsing, Tools
 from agent.risk.limits import Limits
+from agent.roles import steps_to
 from agent.settlement.knobs import Knobs
+from agent.simulation.chain.rpc import Rpc
+from agent.simulation.chain.wallets import Made, as_owner
 from agent.simulation.chain.world import SandboxChain
-from agent.venues.uniswap import Config, connect
+from agent.venues.uniswap import Config, connect, fetch_role
 
 NAME, MAIN, WAIT_S = "uniswap", "main", 12.0
 WETH_ALLOWANCES = 4  # WETH9's place of the mapping of allowances
@@ -38,7 +42,12 @@ QUIET_BLOCKS = 80  # between funding and trading: no reorganisation of a drill r
 
 
 def rules(**changes: Any) -> Rules:
-    limits = Limits({"USDT": 10**24}, {"ETH": 10**20}, gas_fee_cap=changes.pop("gas_fee_cap", 200 * GWEI))
+    limits = Limits(
+        {"USDT": 10**24},
+        {"ETH": 10**20},
+        gas_fee_cap=changes.pop("gas_fee_cap", 200 * GWEI),
+        gas_limit_max=changes.pop("gas_limit_max", 3_000_000),
+    )
     return Rules(limits, **{"deadline_s": 500, "knobs": Knobs(inflight_check_threshold_ms=500), **changes})
 
 
@@ -187,6 +196,18 @@ class Pilot:
         return folded, {one.asset: one.units for one in shot.balances}
 
 
+async def set_up(config: Config, policy: KeyPolicy) -> None:
+    """The owner of the sandbox's Safe gives the wallet its role."""
+    rpc = Rpc(config.rpc_url)
+    is_enabled, granted = await fetch_role(config, Tools(RealClock()))
+    steps = steps_to(config, policy, granted, is_enabled=is_enabled)
+    if steps:
+        await asyncio.to_thread(as_owner, rpc, config.safe, config.contracts.multi_send, [one.call for one in steps])
+    rpc.close()
+    is_enabled, granted = await fetch_role(config, Tools(RealClock()))
+    assert steps_to(config, policy, granted, is_enabled=is_enabled) == []
+
+
 @contextlib.asynccontextmanager
 async def flying(
     chain: SandboxChain,
@@ -196,36 +217,38 @@ async def flying(
     with_rules: Rules | None = None,
     is_permitted: bool = True,
     latch: Latch | None = None,
-    of_safe: tuple[str, str] | None = None,
+    made: Made | None = None,
     **changes: Any,
 ) -> AsyncIterator[Pilot]:
     """An engine with the Uniswap venue alone. `key` and `rows` of an earlier one: it is restarted.
 
-    `is_permitted`: Permit2 may move the wallet's coins already, so that a parent is one swap. `of_safe`: the key acts for that
-    Safe, with that MultiSendCallOnly, and the tokens are there.
+    `is_permitted`: Permit2 may move the wallet's coins already, so that a parent is one swap. `made`: the account that the key
+    acts for, and the tokens are there.
     """
     raw = key or secrets.token_bytes(32)
     signer = LocalSigner(bytearray(raw))
     if rows is None:
         await chain.fund(signer.address, {"ETH": "10"})
-        await chain.fund(of_safe[0] if of_safe else signer.address, {"WETH": "100", "USDT": "500000"})
+        await chain.fund(made.holder if made else signer.address, {"WETH": "100", "USDT": "500000"})
         await chain.call("anvil_mine", hex(QUIET_BLOCKS))
     section = settings(chain.deployment, **{"rpc_url": chain.rpc_url, "wallet": signer.address, **changes})
-    if of_safe:
-        section |= {"account": "safe", "safe": of_safe[0]}
-        section["contracts"]["multi_send"] = of_safe[1]
+    if made:
+        section |= made.settings
+        section["contracts"] |= made.contracts
     config = Config.model_validate(section)
     tokens = frozenset(token.address for token in config.tokens)
     contracts = config.contracts
     router, permit2, anchor = contracts.universal_router, contracts.permit2, contracts.audit_anchor
-    account = Safe(*of_safe) if of_safe else None
-    terms = (tokens, 500 * GWEI, 3_000_000, anchor)
+    account = account_of(config)
+    terms = (tokens, 500 * GWEI, config.gas_limit_max, anchor)
     names = {token.address.lower(): (token.symbol, token.decimals) for token in config.tokens}
     policy = swap_policy(config.chain_id, signer.address, router, permit2, *terms, names=names, account=account)
+    if config.account == "role":
+        await set_up(config, policy)
     venue = await connect(NAME, config, Tools(RealClock()))
     assert isinstance(venue, Rehearsing)
     signer.allow(policy, Rehearsal(policy, venue.rehearse) if config.simulate else None)
-    acting = SafeSigner(signer, account, anchor) if account else signer
+    agent = acting(signer, account, anchor) if account else signer
     if rows is None and is_permitted and account is None:
         amount = Amount(100 * 10**18, config.assets["WETH"])
         plan = ApproveToken("before", "i", MAIN, NAME, config.chain_id, amount, permit2, 80_000, 100 * GWEI, GWEI)
@@ -235,7 +258,7 @@ async def flying(
         await chain.call("anvil_mine", hex(QUIET_BLOCKS))
     rows = [] if rows is None else rows
     chosen = with_rules or rules()
-    engine = Engine(MemoryJournal(rows), {NAME: venue}, {NAME: acting}, RealClock(), chosen, Market(), MAIN, latch=latch)
+    engine = Engine(MemoryJournal(rows), {NAME: venue}, {NAME: agent}, RealClock(), chosen, Market(), MAIN, latch=latch)
     running = asyncio.create_task(engine.run())
     try:
         async with asyncio.timeout(WAIT_S):

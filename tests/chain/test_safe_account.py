@@ -16,7 +16,7 @@ from agent.domain.intent import Intent
 from agent.domain.order import OrderState
 from agent.domain.plan import ApproveToken, Call, Calls, SwapBatch
 from agent.keys.accounts.kinds import Safe
-from agent.keys.accounts.signer import SafeSigner
+from agent.keys.accounts.signer import AccountSigner
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
 from agent.ports import Tools
@@ -26,7 +26,7 @@ from agent.simulation.chain.rpc import Rpc, Sender, dev_account
 from agent.simulation.chain.wallets import deploy_safe_contracts, new_safe
 from agent.simulation.chain.world import SandboxChain, start_chain
 from agent.venues.uniswap import Config, connect
-from agent.venues.uniswap.config import LEG_GAS, SAFE_GAS
+from agent.venues.uniswap.config import ACCOUNT_GAS, LEG_GAS
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(120)]
 
@@ -40,8 +40,10 @@ async def anvil() -> AsyncIterator[SandboxChain]:
 @pytest.fixture
 async def pilot(anvil: SandboxChain) -> AsyncIterator[Pilot]:
     key = secrets.token_bytes(32)
-    of_safe = await anvil.safe_of(LocalSigner(bytearray(key)).address)
-    async with flying(anvil, key=key, of_safe=of_safe, with_rules=rules(gas_base=BATCH_GAS + SAFE_GAS, deadline_s=100)) as found:
+    made = await anvil.account_of("safe", LocalSigner(bytearray(key)).address)
+    async with flying(
+        anvil, key=key, made=made, with_rules=rules(gas_base=BATCH_GAS + ACCOUNT_GAS["safe"], deadline_s=100)
+    ) as found:
         yield found
 
 
@@ -93,7 +95,9 @@ async def test_gas_is_what_is_reckoned_with(pilot: Pilot) -> None:
     for event in [event for event in pilot.journal() if isinstance(event, GasPaid)]:
         plan = pilot.engine.state.orders[event.order_id].plan
         assert isinstance(plan, SwapBatch)
-        reckoned = BATCH_GAS + SAFE_GAS + sum(LEG_GAS[leg.instrument.partition(":")[2].partition("-")[0]] for leg in plan.legs)
+        reckoned = (
+            BATCH_GAS + ACCOUNT_GAS["safe"] + sum(LEG_GAS[leg.instrument.partition(":")[2].partition("-")[0]] for leg in plan.legs)
+        )
         assert reckoned * 85 // 100 < event.gas_used < reckoned * 115 // 100, (event.gas_used, reckoned, len(plan.legs))
         assert event.gas_used < plan.gas_limit * 6 // 10
 
@@ -132,14 +136,14 @@ async def test_the_key_itself_anchors_the_journal(pilot: Pilot) -> None:
 
 async def test_a_swap_that_waits_when_the_agent_stops_is_booked_by_the_next(anvil: SandboxChain) -> None:
     key = secrets.token_bytes(32)
-    of_safe = await anvil.safe_of(LocalSigner(bytearray(key)).address)
-    chosen = rules(gas_base=BATCH_GAS + SAFE_GAS)
-    async with flying(anvil, key=key, of_safe=of_safe, with_rules=chosen) as pilot:
+    made = await anvil.account_of("safe", LocalSigner(bytearray(key)).address)
+    chosen = rules(gas_base=BATCH_GAS + ACCOUNT_GAS["safe"])
+    async with flying(anvil, key=key, made=made, with_rules=chosen) as pilot:
         swap = await pilot.held_back()
         rows = pilot.rows
     await anvil.call("evm_setAutomine", True)
     await anvil.call("evm_mine")
-    async with flying(anvil, key=key, of_safe=of_safe, with_rules=chosen, rows=rows) as pilot:
+    async with flying(anvil, key=key, made=made, with_rules=chosen, rows=rows) as pilot:
         await pilot.until(lambda: pilot.engine.state.orders[swap.order_id].block, "nobody knows what became of it")
         await pilot.agrees()
 
@@ -171,13 +175,13 @@ async def test_a_safe_that_would_not_obey_the_key_alone_is_refused_at_the_start(
             await connect("uniswap", Config.model_validate(section), Tools(RealClock()))
 
 
-def signer_of() -> tuple[SafeSigner, LocalSigner]:
+def signer_of() -> tuple[AccountSigner, LocalSigner]:
     key = LocalSigner(bytearray(secrets.token_bytes(32)))
     account = Safe("0x" + "5a" * 20, "0x" + "3b" * 20)
     places: Any = ("0x" + "a7" * 20, "0x" + "22" * 20, frozenset({"0x" + "b1" * 20}))
     anchor = "0x" + "ac" * 20
     key.allow(swap_policy(31337, key.address, *places, 10**12, 900_000, anchor, account=account))
-    return SafeSigner(key, account, anchor), key
+    return AccountSigner(key, account, anchor), key
 
 
 def test_what_is_not_the_key_s_own_goes_through_the_safe_and_is_judged_there() -> None:

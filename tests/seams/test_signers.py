@@ -26,7 +26,7 @@ from agent.domain.amount import Units
 from agent.domain.errors import IsthmusError, SignerError, SignerUnavailableError
 from agent.domain.plan import Call, Calls, SignedRequest, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
 from agent.keys.accounts.kinds import Safe
-from agent.keys.accounts.signer import RemoteSafeSigner, SafeSigner
+from agent.keys.accounts.signer import AccountSigner, RemoteAccountSigner
 from agent.keys.digest import typed_digest
 from agent.keys.local import LocalSigner
 from agent.keys.policy import PERMIT_TYPES, swap_policy
@@ -71,7 +71,7 @@ async def local() -> Signer:
 async def of_safe() -> Signer:
     made = LocalSigner(bytearray.fromhex(KEY_HEX))
     made.allow(swap_policy(CHAIN, OWNER, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=SAFE))
-    return SafeSigner(made, SAFE)
+    return AccountSigner(made, SAFE)
 
 
 async def venue_key() -> Signer:
@@ -97,7 +97,7 @@ class Case(msgspec.Struct, frozen=True):
 
 NEAR = {
     "LocalSigner": Case(local, approval(), SignedTransaction, approval(2**256 - 1), order()),
-    "SafeSigner": Case(of_safe, approval(), SignedTransaction, approval(2**256 - 1), order()),
+    "AccountSigner": Case(of_safe, approval(), SignedTransaction, approval(2**256 - 1), order()),
     "VenueKey": Case(venue_key, order(), SignedRequest, order("MARKET"), approval()),
 }
 
@@ -232,7 +232,7 @@ async def test_it_acts_for_a_safe_within_the_agents_policy(far: Far) -> None:
     """What the Safe is to do goes into one transaction of the key; one with a policy of its own that knows no Safe refuses."""
     signer = RemoteSigner(await far.open())
     signer.allow(swap_policy(CHAIN, signer.address, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=SAFE))
-    acting = RemoteSafeSigner(signer, SAFE)
+    acting = RemoteAccountSigner(signer, SAFE)
     assert (acting.address.lower(), acting.key_id, acting.custody) == (SAFE.address, signer.key_id, far.module.CUSTODY)
     with pytest.raises(SignerError):
         await acting.sign(approval(2**256 - 1))

@@ -25,14 +25,18 @@ class Safe(msgspec.Struct, frozen=True):
 
 
 class Role(msgspec.Struct, frozen=True):
-    """A role of Zodiac Roles v2 over a Safe: `modifier` is that contract, `key` the role's 32 bytes, `address` the Safe."""
+    """A role of Zodiac Roles v2 over a Safe: `modifier` is that contract, `key` the role's 32 bytes, `address` the Safe.
+
+    `multi_send`: the MultiSendCallOnly for batches, which the modifier takes apart and judges call by call.
+    """
 
     address: str
     modifier: str
     key: bytes
+    multi_send: str
 
     def __post_init__(self) -> None:
-        _lower(self, "address", "modifier")
+        _lower(self, "address", "modifier", "multi_send")
         if len(self.key) != KEY_BYTES:
             raise SignerError(f"a role's key has {KEY_BYTES} bytes, this has {len(self.key)}")
 

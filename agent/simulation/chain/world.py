@@ -27,7 +27,8 @@ from agent.simulation.chain.compile import permit2
 from agent.simulation.chain.deploy import DEPLOYER, build_world, fund
 from agent.simulation.chain.deployment import Deployment, save_deployment
 from agent.simulation.chain.rpc import Rpc, Sender, dev_account
-from agent.simulation.chain.wallets import deploy_safe_contracts, new_safe
+from agent.simulation.chain.wallets import Made, new_account
+from agent.simulation.world import AccountKind
 
 ChainKind = Literal["anvil", "eth-tester"]
 _STATE, _BOOK = "state.json", "deployment.json"
@@ -54,10 +55,10 @@ class SandboxChain:
         async with self._turn:
             await asyncio.to_thread(self._fund, address, amounts)
 
-    async def safe_of(self, owner: str) -> tuple[str, str]:
-        """A new Safe 1.4.1 that obeys `owner` alone: its address, and that of the MultiSendCallOnly for its batches."""
+    async def account_of(self, kind: AccountKind, key: str) -> Made:
+        """A new account that `key` acts for. All but "eoa" and "safe" need Anvil."""
         async with self._turn:
-            return await asyncio.to_thread(self._safe_of, owner)
+            return await asyncio.to_thread(self._account_of, kind, key)
 
     async def call(self, method: str, *params: Any) -> Any:
         """One JSON-RPC call to the node, for tests and faults, for example `call("evm_mine")`."""
@@ -86,10 +87,9 @@ class SandboxChain:
         self._deployer.resume()  # the chain may have been reverted since the last time
         fund(self._deployer, self.deployment, address, amounts)
 
-    def _safe_of(self, owner: str) -> tuple[str, str]:
+    def _account_of(self, kind: AccountKind, key: str) -> Made:
         self._deployer.resume()
-        contracts = deploy_safe_contracts(self._deployer)
-        return new_safe(self._deployer, contracts, [owner]), contracts.multi_send
+        return new_account(self._deployer, kind, key)
 
     async def __aenter__(self) -> Self:
         return self

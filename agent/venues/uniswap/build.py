@@ -1,9 +1,10 @@
 """From an approved plan to the one contract call that the wallet signs. Pure: the same plan gives the same bytes.
 
 A batch becomes one `execute` of the UniversalRouter: Permit2's permission for exactly what the batch may sell, valid until its
-deadline, then one command per pool, each with its own bound. Either all of it happens or nothing. A Safe signs no permits: it tells
-Permit2 the same by calls before the router's, valid in that block alone, all in one transaction. A further attempt for the same
-nonce differs in its fees alone: call data, permit and deadline stay as they are.
+deadline, then one command per pool, each with its own bound. Either all of it happens or nothing. An account on the chain signs no
+permits: it tells Permit2 the same by calls before the router's, valid in that block alone, all in one transaction; behind a role
+each swap is a call of its own, so that the contract can read it. A further attempt for the same nonce differs in its fees alone:
+call data, permit and deadline stay as they are.
 """
 
 from collections.abc import Mapping
@@ -82,9 +83,9 @@ def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]
         raise VenueError(f"{plan.order_id} sells more in its legs than in total: the permit would not cover it")
     contracts = config.contracts
     swaps = tuple(_leg(plan, leg, config, instruments) for leg in plan.legs)
-    if config.safe:
-        data = router.execute_permitted(plan.deadline_s, swaps)
-        return (*_told(plan, config), Call(contracts.universal_router, data)), ()
+    if config.tells_permit2:
+        told = _alone(plan, swaps) if config.account == "role" else [router.execute_permitted(plan.deadline_s, swaps)]
+        return (*_told(plan, config), *(Call(contracts.universal_router, data) for data in told)), ()
     permit = router.Permit(
         plan.chain_id,
         contracts.permit2,
@@ -99,10 +100,22 @@ def _swap(plan: SwapBatch, config: Config, instruments: Mapping[str, Instrument]
     return (Call(contracts.universal_router, data),), (slot,)
 
 
+def _alone(plan: SwapBatch, swaps: tuple[router.Swap, ...]) -> list[bytes]:
+    """Each swap by itself. A Roles modifier reads one form of arguments for each function: v4's have a function of their own."""
+    return [
+        router.execute_within(one) if one.command == router.V4_SWAP else router.execute_permitted(plan.deadline_s, (one,))
+        for one in swaps
+    ]
+
+
 def _told(plan: SwapBatch, config: Config) -> tuple[Call, ...]:
-    """Permission for what the batch may sell, in this block alone. First none: USDT changes no permission that is not zero."""
+    """Permission for what the batch may sell, in this block alone. First none: USDT changes no permission that is not zero.
+
+    Behind a role it ends with the batch's deadline, because not every swap carries that there.
+    """
     token, permit2, units = plan.sell.asset.address, config.contracts.permit2, plan.sell.units
-    spender = abi.permit2_approve(token, config.contracts.universal_router, units, 0)
+    expires_s = plan.deadline_s if config.account == "role" else 0
+    spender = abi.permit2_approve(token, config.contracts.universal_router, units, expires_s)
     approvals = (abi.approve(permit2, 0), abi.approve(permit2, units))
     return (*(Call(token, data) for data in approvals), Call(permit2, spender))
 

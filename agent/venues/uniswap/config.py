@@ -21,6 +21,8 @@ ZERO_ADDRESS = "0x" + "00" * 20
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"  # the same on almost every chain
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
 MULTI_SEND = "0x9641d764fc13c8B624c04430C7356C1C7C8102e2"  # MultiSendCallOnly 1.4.1, the same on almost every chain
+MULTI_SEND_UNWRAPPER = "0x93B7fCbc63ED8a3a24B59e1C3e6649D50B7427c0"  # of Zodiac Roles v2, the same on almost every chain
+ENTRY_POINT = "0x4337084D9E255Ff0702461CF8895CE9E3b5Ff108"  # ERC-4337's, 0.8, the same on almost every chain
 POLL_LOOPBACK_S, POLL_S = 0.25, 2.0
 HOOKS_IN_SWAPS = 0b1100_1100  # v4 Hooks: before swap, after swap, and the two that change a swap's amounts
 SPACINGS = {100: 1, 500: 10, 3_000: 60, 10_000: 200}  # fee in pips -> tick spacing, where the factories' own defaults hold
@@ -29,7 +31,18 @@ V2_FEE_PIPS = 3_000
 # 63,000, of v4 64,000 to 76,000; the batch itself takes 64,000, or 98,000 with a token's first permit. Crossed ticks come on top.
 LEG_GAS: dict[str, int] = {"v2": 55_000, "v3": 70_000, "v4": 80_000}
 BATCH_BASE_GAS = 80_000  # 21,000 of every transaction, call data, the router, and the permit
-SAFE_GAS = 80_000  # more than that from a Safe, which carries the calls out (tests/chain/test_safe_account.py holds it to that)
+# More than that through an account, which carries the calls out; tests/chain/test_safe_account.py and test_account_trades.py hold
+# them to it. A role's contract reads every swap before it happens.
+ACCOUNT_GAS: dict[str, int] = {"eoa": 0, "safe": 80_000, "role": 150_000, "erc4337": 100_000, "eip7702": 60_000}
+ACCOUNT_LEG_GAS: dict[str, int] = {"role": 300_000}
+# What each kind needs to be told besides the wallet's address.
+_ACCOUNTS: dict[str, tuple[str, ...]] = {
+    "eoa": (),
+    "safe": ("safe",),
+    "role": ("safe", "modifier", "role"),
+    "erc4337": ("smart_account",),
+    "eip7702": ("delegate",),
+}
 
 
 class _Section(BaseModel):
@@ -59,7 +72,8 @@ class Token(_Section):
 class Contracts(_Section):
     """Where Uniswap lives on this chain. The factories are needed for pools without an address, the v4 ones for v4 pools.
 
-    `audit_anchor`: our own contract that keeps heads of the journal, where one was deployed. `multi_send`: a Safe's batches.
+    `audit_anchor`: our own contract that keeps heads of the journal, where one was deployed. `multi_send`: a Safe's batches;
+    `entry_point`: ERC-4337's; `multi_send_unwrapper`: with which a Roles modifier reads batches.
     """
 
     universal_router: str
@@ -72,6 +86,8 @@ class Contracts(_Section):
     v4_pool_manager: str = ""
     audit_anchor: str = ""
     multi_send: str = MULTI_SEND
+    multi_send_unwrapper: str = MULTI_SEND_UNWRAPPER
+    entry_point: str = ENTRY_POINT
 
     @field_validator("*")
     @classmethod
@@ -124,8 +140,15 @@ class Config(_Section):
     lag_blocks_max: int = Field(default=3, ge=0, le=1_000, description="how far one provider may be behind the other")
     chain_id: int = Field(ge=1)
     wallet: str
-    account: Literal["eoa", "safe"] = Field(default="eoa", description="who holds the tokens: the wallet, or a Safe that it owns")
+    account: Literal["eoa", "safe", "role", "erc4337", "eip7702"] = Field(
+        default="eoa", description="who holds the tokens, and how the wallet's key reaches them; see docs/accounts.md"
+    )
     safe: str = ""
+    modifier: str = Field(default="", description="the Roles contract, where the wallet has a role in the Safe")
+    role: str = Field(default="", max_length=32, pattern="^[!-~]*$", description="the role's name")
+    role_since: int = Field(default=0, ge=0, description="the block in which the modifier was made; its rules are read from there")
+    smart_account: str = ""
+    delegate: str = Field(default="", description="whose code the wallet itself runs (EIP-7702)")
     contracts: Contracts
     tokens: tuple[Token, ...] = Field(min_length=2, max_length=64)
     pools: tuple[PoolSection, ...] = Field(min_length=1, max_length=64)
@@ -160,7 +183,7 @@ class Config(_Section):
         except ConfigError as error:
             raise ValueError(str(error).removeprefix("code_hashes: ")) from None
 
-    @field_validator("wallet", "safe")
+    @field_validator("wallet", "safe", "modifier", "smart_account", "delegate")
     @classmethod
     def _is_address(cls, value: str, info: ValidationInfo) -> str:
         return _address(value) if value or info.field_name == "wallet" else ""
@@ -169,8 +192,7 @@ class Config(_Section):
     def _fits_together(self) -> Self:
         if self.rpc_url_second == self.rpc_url:
             raise ValueError("rpc_url_second is the same as rpc_url: a second provider must be another one")
-        if (self.account == "safe") != bool(self.safe):
-            raise ValueError('account = "safe" and safe = "0x..." belong together: give both, or neither')
+        self._refuse_half_an_account()
         symbols = [token.symbol for token in self.tokens]
         if len(set(symbols)) != len(symbols):
             raise ValueError("two tokens have the same symbol")
@@ -186,15 +208,28 @@ class Config(_Section):
                 raise ValueError(f"a {pool.protocol} pool without an address needs contracts.{pool.protocol}_factory")
         return self
 
+    def _refuse_half_an_account(self) -> None:
+        for name in sorted({one for names in _ACCOUNTS.values() for one in names}):
+            is_needed = name in _ACCOUNTS[self.account]
+            if is_needed and not getattr(self, name):
+                raise ValueError(f'account = "{self.account}" needs {name}: give it, or account = "eoa"')
+            if getattr(self, name) and not is_needed:
+                raise ValueError(f'{name} has no meaning with account = "{self.account}": take it out, or correct account')
+
     @property
     def holder(self) -> str:
         """Who holds the tokens; the wallet sends, and pays for gas."""
-        return self.safe or self.wallet
+        return self.safe or self.smart_account or self.wallet
+
+    @property
+    def tells_permit2(self) -> bool:
+        """Whether its account tells Permit2 by calls, all in one batch, instead of signing permits."""
+        return self.account != "eoa"
 
     @property
     def account_gas(self) -> int:
         """What its account adds to a batch."""
-        return SAFE_GAS if self.safe else 0
+        return ACCOUNT_GAS[self.account]
 
     @property
     def touched(self) -> tuple[str, ...]:
@@ -202,6 +237,9 @@ class Config(_Section):
         pools = (pool.address for pool in self.pools if pool.address)
         named = [self.contracts.universal_router, self.contracts.permit2, self.contracts.v4_pool_manager]
         named += [self.safe, self.contracts.multi_send] if self.safe else []
+        named += [self.modifier, self.contracts.multi_send_unwrapper] if self.modifier else []
+        named += [self.smart_account, self.contracts.entry_point] if self.smart_account else []
+        named += [self.delegate]
         return tuple(dict.fromkeys(one for one in (*named, *(token.address for token in self.tokens), *pools) if one))
 
     @property
@@ -312,5 +350,13 @@ def _instruments(venue: str, config: Config, pools: list[Pool]) -> tuple[Instrum
         if symbol in found:
             raise ChainError(f"the pool {symbol} is in the config twice: take one out")
         base, quote = config.assets[section.base], config.assets[section.quote]
-        found[symbol] = Instrument(venue, symbol, base, quote, section.fee_pips, pool=pool, gas=LEG_GAS[pool.protocol])
+        found[symbol] = Instrument(
+            venue,
+            symbol,
+            base,
+            quote,
+            section.fee_pips,
+            pool=pool,
+            gas=LEG_GAS[pool.protocol] + ACCOUNT_LEG_GAS.get(config.account, 0),
+        )
     return tuple(found.values())

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from agent.chains.pools import key_of
-from agent.chains.receipts import Receipt, fetch_reason, fetch_receipt
+from agent.chains.receipts import Receipt, fetch_reason, fetch_receipt, operation_failure
 from agent.chains.rpc import Node
 from agent.chains.transaction import Message, fetch_block_hash, fetch_count, fetch_transaction, parse_raw, simulate, user_of
 from agent.chains.watch import Step
@@ -291,6 +291,8 @@ class Transactions:
             state, reason = OrderState.CANCELLED, CANCELLED_WORDS
         elif not receipt.succeeded:
             state, reason = OrderState.REVERTED, await fetch_reason(self._rpc, receipt)
+        elif inside := operation_failure(receipt, self._config.contracts.entry_point, self._config.smart_account):
+            state, reason = OrderState.REVERTED, inside
         else:
             fills, reason = fills_of(receipt, lane.order_id, self._venue, self._config, self._by_pool, self._clock.now_ns())
             around = await fetch_surrounded(self._rpc, receipt, lane.order_id, self._config, self._by_pool)

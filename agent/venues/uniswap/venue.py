@@ -258,10 +258,10 @@ class Uniswap:
     async def _allowances(self, head: ChainHead) -> list[Allowance]:
         """What Permit2 may move of each token, and the router's next permit nonce, as of the end of a block.
 
-        A Safe tells Permit2 in each batch: nothing has to be allowed before, and nothing stays allowed after.
+        An account on the chain tells Permit2 in each batch: nothing has to be allowed before, and nothing stays allowed after.
         """
         config, contracts = self._config, self._config.contracts
-        if config.safe:
+        if config.tells_permit2:
             at_ns = self._clock.now_ns()
             return [Allowance(self._name, asset.id, PERMIT_AMOUNT_MAX, 0, at_ns) for asset in config.assets.values()]
         reads = []

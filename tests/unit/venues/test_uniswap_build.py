@@ -274,10 +274,10 @@ def test_the_settings_do_not_show_the_nodes_key() -> None:
         ({"contracts": {"universal_router": ROUTER}}, "needs contracts.v2_factory"),
         ({"rpc_url_second": SECTION["rpc_url"]}, "must be another one"),
         ({"private_rpc_url": "relay"}, "rpc_url is not an address"),
-        ({"account": "safe"}, "belong together"),
-        ({"safe": SAFE.address}, "belong together"),
+        ({"account": "safe"}, "needs safe"),
+        ({"safe": SAFE.address}, "has no meaning with"),
         ({"account": "safe", "safe": "0x12"}, "is not an address"),
-        ({"account": "multisig"}, "'eoa' or 'safe'"),
+        ({"account": "multisig"}, "'eoa', 'safe', 'role', 'erc4337' or 'eip7702'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
