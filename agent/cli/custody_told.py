@@ -1,4 +1,4 @@
-"""What an order on the chain cost and how long it took, through whatever account and key: gas, and the times that the journal has."""
+"""What an order on the chain cost and how long it took, through whatever account and key: gas, and times out of the journal."""
 
 from collections.abc import Iterable
 from typing import Any
