@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import coincurve
 import pytest
 from eth_utils.crypto import keccak
 from onchain_desk import RealClock, settings
@@ -16,11 +17,20 @@ from agent.domain.events import GasPaid
 from agent.domain.intent import Intent
 from agent.domain.order import OrderState
 from agent.domain.plan import SwapBatch
+from agent.keys.accounts.eip7702 import (
+    Authorization,
+    SignedAuthorization,
+    authorization_preimage,
+    set_code_preimage,
+    set_code_raw,
+)
+from agent.keys.digest import Transaction
 from agent.keys.local import LocalSigner
 from agent.ports import Tools
 from agent.roles import check_role
 from agent.routing.cost import BATCH_GAS
-from agent.simulation.chain.rpc import Rpc
+from agent.simulation.chain.deploy import DEPLOYER
+from agent.simulation.chain.rpc import Rpc, Sender, dev_account, wait_for_receipt
 from agent.simulation.chain.world import SandboxChain, start_chain
 from agent.simulation.world import AccountKind
 from agent.venues.uniswap import Config, connect
@@ -29,7 +39,7 @@ from agent.venues.uniswap.config import ACCOUNT_GAS, ACCOUNT_LEG_GAS, LEG_GAS
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(120)]
 WETH_BALANCES = 3  # WETH9's place of the mapping of balances
 GAS_LIMIT_MAX = 10_000_000
-KINDS: tuple[AccountKind, ...] = ("erc4337", "role")
+KINDS: tuple[AccountKind, ...] = ("erc4337", "role", "eip7702")
 
 
 @pytest.fixture
@@ -38,10 +48,29 @@ async def anvil() -> AsyncIterator[SandboxChain]:
         yield running
 
 
+async def delegated(anvil: SandboxChain, key: bytes, delegate: str) -> None:
+    """The wallet runs the delegate's code from now on: it signs so, and somebody else pays for the transaction."""
+    rpc = Rpc(anvil.rpc_url)
+    sponsor = Sender(rpc, dev_account(DEPLOYER))
+    authorization = Authorization(anvil.chain_id, delegate, 0)
+    signed = SignedAuthorization(authorization, signature(key, keccak(authorization_preimage(authorization))))
+    tx = Transaction(anvil.chain_id, sponsor.nonce, 10**9, 20 * 10**9, 200_000, bytes(20), 0, b"")
+    raw = set_code_raw(tx, [signed], signature(bytes(sponsor.account.key), keccak(set_code_preimage(tx, [signed]))))
+    wait_for_receipt(rpc, rpc.call("eth_sendRawTransaction", "0x" + raw.hex()))
+    rpc.close()
+
+
+def signature(key: bytes, digest: bytes) -> bytes:
+    raw = coincurve.PrivateKey(key).sign_recoverable(digest, hasher=None)
+    return raw[:64] + bytes((27 + raw[64],))
+
+
 @pytest.fixture(params=KINDS)
 async def pilot(request: pytest.FixtureRequest, anvil: SandboxChain) -> AsyncIterator[Pilot]:
     key = secrets.token_bytes(32)
     made = await anvil.account_of(request.param, LocalSigner(bytearray(key)).address)
+    if request.param == "eip7702":
+        await delegated(anvil, key, made.settings["delegate"])
     chosen = rules(gas_base=BATCH_GAS + ACCOUNT_GAS[request.param], gas_limit_max=GAS_LIMIT_MAX)
     async with flying(anvil, key=key, made=made, with_rules=chosen, gas_limit_max=GAS_LIMIT_MAX) as found:
         yield found
