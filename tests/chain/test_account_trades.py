@@ -2,33 +2,78 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import coincurve
 import pytest
+from eth_utils.crypto import keccak
+from onchain_desk import RealClock, settings
 from pilot import MAIN, Pilot, flying, rules
 
+from agent.config import Loaded, Settings
 from agent.domain.amount import group_asset, parse_amount
+from agent.domain.errors import ChainError
 from agent.domain.events import GasPaid
 from agent.domain.intent import Intent
+from agent.domain.order import OrderState
 from agent.domain.plan import SwapBatch
+from agent.keys.accounts.eip7702 import (
+    Authorization,
+    SignedAuthorization,
+    authorization_preimage,
+    set_code_preimage,
+    set_code_raw,
+)
+from agent.keys.digest import Transaction
 from agent.keys.local import LocalSigner
+from agent.ports import Tools
+from agent.roles import check_role
 from agent.routing.cost import BATCH_GAS
-from agent.simulation.chain.world import start_chain
+from agent.simulation.chain.deploy import DEPLOYER
+from agent.simulation.chain.rpc import Rpc, Sender, dev_account, wait_for_receipt
+from agent.simulation.chain.world import SandboxChain, start_chain
 from agent.simulation.world import AccountKind
+from agent.venues.uniswap import Config, connect
 from agent.venues.uniswap.config import ACCOUNT_GAS, ACCOUNT_LEG_GAS, LEG_GAS
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(120)]
+WETH_BALANCES = 3  # WETH9's place of the mapping of balances
 GAS_LIMIT_MAX = 10_000_000
-KINDS: tuple[AccountKind, ...] = ("erc4337", "role")
+KINDS: tuple[AccountKind, ...] = ("erc4337", "role", "eip7702")
+
+
+@pytest.fixture
+async def anvil() -> AsyncIterator[SandboxChain]:
+    async with await start_chain("anvil") as running:
+        yield running
+
+
+async def delegated(anvil: SandboxChain, key: bytes, delegate: str) -> None:
+    """The wallet runs the delegate's code from now on: it signs so, and somebody else pays for the transaction."""
+    rpc = Rpc(anvil.rpc_url)
+    sponsor = Sender(rpc, dev_account(DEPLOYER))
+    authorization = Authorization(anvil.chain_id, delegate, 0)
+    signed = SignedAuthorization(authorization, signature(key, keccak(authorization_preimage(authorization))))
+    tx = Transaction(anvil.chain_id, sponsor.nonce, 10**9, 20 * 10**9, 200_000, bytes(20), 0, b"")
+    raw = set_code_raw(tx, [signed], signature(bytes(sponsor.account.key), keccak(set_code_preimage(tx, [signed]))))
+    wait_for_receipt(rpc, rpc.call("eth_sendRawTransaction", "0x" + raw.hex()))
+    rpc.close()
+
+
+def signature(key: bytes, digest: bytes) -> bytes:
+    raw = coincurve.PrivateKey(key).sign_recoverable(digest, hasher=None)
+    return raw[:64] + bytes((27 + raw[64],))
 
 
 @pytest.fixture(params=KINDS)
-async def pilot(request: pytest.FixtureRequest) -> AsyncIterator[Pilot]:
-    async with await start_chain("anvil") as chain:
-        key = secrets.token_bytes(32)
-        made = await chain.account_of(request.param, LocalSigner(bytearray(key)).address)
-        chosen = rules(gas_base=BATCH_GAS + ACCOUNT_GAS[request.param], gas_limit_max=GAS_LIMIT_MAX)
-        async with flying(chain, key=key, made=made, with_rules=chosen, gas_limit_max=GAS_LIMIT_MAX) as found:
-            yield found
+async def pilot(request: pytest.FixtureRequest, anvil: SandboxChain) -> AsyncIterator[Pilot]:
+    key = secrets.token_bytes(32)
+    made = await anvil.account_of(request.param, LocalSigner(bytearray(key)).address)
+    if request.param == "eip7702":
+        await delegated(anvil, key, made.settings["delegate"])
+    chosen = rules(gas_base=BATCH_GAS + ACCOUNT_GAS[request.param], gas_limit_max=GAS_LIMIT_MAX)
+    async with flying(anvil, key=key, made=made, with_rules=chosen, gas_limit_max=GAS_LIMIT_MAX) as found:
+        yield found
 
 
 async def test_it_sells_and_buys_and_gas_is_what_is_reckoned_with(pilot: Pilot) -> None:
@@ -48,3 +93,65 @@ async def test_it_sells_and_buys_and_gas_is_what_is_reckoned_with(pilot: Pilot) 
         reckoned = BATCH_GAS + ACCOUNT_GAS[kind] + sum(LEG_GAS[leg] + ACCOUNT_LEG_GAS.get(kind, 0) for leg in legs)
         assert reckoned * 80 // 100 < event.gas_used < reckoned * 115 // 100, (kind, event.gas_used, reckoned, len(legs))
         assert event.gas_used < plan.gas_limit * 6 // 10
+
+
+async def test_an_operation_that_fails_inside_a_good_transaction_is_a_revert(anvil: SandboxChain) -> None:
+    """The EntryPoint takes it for a success, and the receipt says so."""
+    key = secrets.token_bytes(32)
+    made = await anvil.account_of("erc4337", LocalSigner(bytearray(key)).address)
+    async with flying(anvil, key=key, made=made, with_rules=rules(gas_base=BATCH_GAS + ACCOUNT_GAS["erc4337"])) as pilot:
+        swap, before = await pilot.held_back(), pilot.held("WETH")
+        place = keccak(int(made.holder, 16).to_bytes(32, "big") + WETH_BALANCES.to_bytes(32, "big"))
+        where = pilot.config.contracts.weth, "0x" + place.hex()
+        held = await anvil.call("eth_getStorageAt", *where, "latest")
+        await anvil.call("anvil_setStorageAt", *where, "0x" + "00" * 32)
+        await anvil.call("anvil_mine")
+        await anvil.call("anvil_setStorageAt", *where, held)
+        await pilot.until(lambda: swap.state is OrderState.REVERTED, "nobody saw it fail")
+        assert swap.reason.startswith("call 3: ")
+        assert pilot.held("WETH") == before
+        assert (await anvil.call("eth_getTransactionReceipt", swap.tx_hash))["status"] == "0x1"
+        await anvil.call("evm_setAutomine", True)
+        await pilot.agrees()
+
+
+async def test_its_operations_pay_nothing_so_no_deposit_is_needed(anvil: SandboxChain) -> None:
+    key = secrets.token_bytes(32)
+    made = await anvil.account_of("erc4337", LocalSigner(bytearray(key)).address)
+    async with flying(anvil, key=key, made=made, with_rules=rules(gas_base=BATCH_GAS + ACCOUNT_GAS["erc4337"])) as pilot:
+        await pilot.traded(await pilot.sell("1"))
+        rpc = Rpc(anvil.rpc_url)
+        deposit = int.from_bytes(rpc.read(pilot.config.contracts.entry_point, "balanceOf(address)", made.holder), "big")
+        rpc.close()
+        assert (deposit, int(await anvil.call("eth_getBalance", made.holder, "latest"), 16)) == (0, 0)
+
+
+async def test_an_account_that_would_not_obey_the_key_is_refused_at_the_start(anvil: SandboxChain) -> None:
+    key, other = (LocalSigner(bytearray(secrets.token_bytes(32))).address for _ in range(2))
+    smart, role = await anvil.account_of("erc4337", key), await anvil.account_of("role", key)
+    foreign, modifier = await anvil.account_of("role", other), role.settings["modifier"]
+    token = anvil.deployment.tokens["USDT"].address
+    for made, words, changes in (
+        (smart, "not the wallet", {"wallet": other}),
+        (smart, "there is no contract at", {"smart_account": other}),
+        (smart, "check its address", {"smart_account": token}),
+        (smart, "belongs to the EntryPoint", {"entry_point": token}),
+        (role, "is not enabled in the Safe", {}),
+        (role, "its rules bind nobody", {"modifier": foreign.settings["modifier"]}),
+        (role, "check its address", {"modifier": token}),
+        (foreign, "its rules bind nobody", {"modifier": modifier}),
+    ):
+        section = settings(anvil.deployment, anvil.rpc_url, key) | made.settings
+        section["contracts"] |= made.contracts
+        for name, value in changes.items():
+            (section["contracts"] if name == "entry_point" else section)[name] = value
+        config = Config.model_validate(section)
+        loaded = Loaded(settings=Settings(), path=Path("s.toml"), digest="", venues={"uniswap": config})
+        with pytest.raises(ChainError, match=words):
+            await begun(loaded, config)
+
+
+async def begun(loaded: Loaded, config: Config) -> None:
+    """As the agent begins with a venue."""
+    await (await connect("uniswap", config, Tools(RealClock()))).close()
+    await check_role(loaded, "uniswap", config, Tools(RealClock()))

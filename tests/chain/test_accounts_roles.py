@@ -1,17 +1,15 @@
 """A Safe whose hot key may do one thing: Zodiac Roles v2 allows and denies on a real chain, and the key's policy says the same.
 
-The contracts come from their own lock, for these tests alone: LGPL-3.0-or-later, never part of this project.
+The contracts are fetched as published (LGPL-3.0-or-later) and are never part of this project.
 """
 
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import account_kit as kit
 import pytest
 from account_kit import Chain
 from eth_abi.abi import encode
-from eth_utils.crypto import keccak
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, SignedTransaction
@@ -22,15 +20,11 @@ from agent.keys.accounts.safe import ENABLE_MODULE, exec_data, wrap
 from agent.keys.bounds import Rule
 from agent.keys.local import LocalSigner
 from agent.keys.policy import swap_policy
-from agent.simulation.chain.artifacts import cache_dir, lock, read_bundle
 from agent.simulation.chain.deploy import PERMIT2
 from agent.simulation.chain.rpc import RpcError
-from agent.simulation.chain.wallets import deploy_safe_contracts, new_safe
+from agent.simulation.chain.wallets import deploy_roles, deploy_safe_contracts, new_safe
 
 pytestmark = pytest.mark.chain
-LOCK = Path(__file__).with_name("roles.lock.json")
-FACTORY_FUNDER = "0xBb6e024b9cFFACB947A71991E386681B1Cd1477D"
-LIBRARIES = {"Integrity": "contracts/Integrity.sol:Integrity", "Packer": "contracts/packers/Packer.sol:Packer"}
 VIOLATION = "d0a9bf58"  # ConditionViolation(uint8,bytes32)
 ROLE, DAILY = roles.role_key("agent"), roles.role_key("daily")
 LIMIT = 1_000
@@ -48,7 +42,8 @@ class Desk(Chain):
         shared = deploy_safe_contracts(self.deployer)
         self.safe = new_safe(self.deployer, shared, [COLD])
         self.pay(COLD, HOT, self.safe)
-        self.modifier = self._deploy_roles()
+        self.multi_send = shared.multi_send
+        self.modifier, _ = deploy_roles(self.deployer, self.safe)
         within = roles.arguments(roles.equal_address(PERMIT2), roles.within(DAILY))
         set_up = (
             Call(self.safe, ENABLE_MODULE.data(self.modifier)),
@@ -60,28 +55,10 @@ class Desk(Chain):
         data = exec_data(wrap(set_up, shared.multi_send), packed((Consent(COLD, "approved"),)))
         self.send("cold", self.safe, data, gas=3_000_000)
 
-    def _deploy_roles(self) -> str:
-        self.deployer.send(FACTORY_FUNDER, "0x", gas=21_000, value=10**17)
-        self.deployer.settle()
-        code = read_bundle(lock(LOCK), cache_dir() / "tarballs").literals
-        self.raw(bytes.fromhex(code["SingletonFactory"][2:]))
-        linked = code["Roles"]
-        for name, path in LIBRARIES.items():
-            place = f"__${keccak(text=path).hex()[:34]}$__"  # solc: where a library's address belongs
-            linked = linked.replace(place, self._create(code[name])[2:].lower())
-        return self._create(linked + encode(["address"] * 3, [self.safe] * 3).hex())  # owner, avatar, target
-
-    def _create(self, code: str) -> str:
-        fields = {"from": self.deployer.address, "data": code, "gas": hex(10_000_000)}
-        tx_hash = self.rpc.call("eth_sendTransaction", fields)
-        receipt = kit.wait_for_receipt(self.rpc, tx_hash)
-        self.deployer.resume()
-        return str(receipt["contractAddress"])
-
     def refused(self, call: Call) -> str:
         """Why the contract refuses, as the first eight digits of the revert; empty if it does not."""
         try:
-            self.asked(HOT, self.modifier, roles.exec_data(call, ROLE))
+            self.asked(HOT, self.modifier, roles.exec_data((call,), ROLE, self.multi_send))
         except RpcError as error:
             return str(error.data)[2:10]
         return ""
@@ -89,14 +66,14 @@ class Desk(Chain):
     def signer(self, limit: int = LIMIT) -> LocalSigner:
         signer = LocalSigner(bytearray(kit.key("hot")))
         rule = Rule("daily", "allow", frozenset({"approve"}), amount_max=limit)
-        at = Role(self.safe, self.modifier, ROLE)
+        at = Role(self.safe, self.modifier, ROLE, self.multi_send)
         tokens = frozenset({self.token})
         policy = swap_policy(self.chain_id, HOT, ROUTER, PERMIT2, tokens, 100 * 10**9, 900_000, rules=(rule,), account=at)
         signer.allow(policy)
         return signer
 
     def calls(self, call: Call) -> Calls:
-        target = (Call(self.modifier, roles.exec_data(call, ROLE)),)
+        target = (Call(self.modifier, roles.exec_data((call,), ROLE, self.multi_send)),)
         return Calls("o-1", self.chain_id, target, (), self.nonce(HOT), 400_000, 30 * 10**9, 10**9)
 
 
@@ -123,7 +100,7 @@ def test_what_the_role_may_do_happens_as_the_safe(desk: Desk) -> None:
 
 def test_an_allowance_is_used_up_and_refills(desk: Desk) -> None:
     first = kit.approve(desk.token, PERMIT2, 600)
-    desk.send("hot", desk.modifier, roles.exec_data(first, ROLE))
+    desk.send("hot", desk.modifier, roles.exec_data((first,), ROLE, desk.multi_send))
     assert desk.refused(first) == VIOLATION
     assert desk.refused(kit.approve(desk.token, PERMIT2, 400)) == ""
     desk.rpc.call("evm_increaseTime", DAY_S)
@@ -152,7 +129,7 @@ def test_what_it_may_not_is_refused_by_the_contract_and_by_the_key(desk: Desk, c
 
 def test_a_stranger_has_no_role(desk: Desk) -> None:
     with pytest.raises(RpcError):
-        desk.asked(COLD, desk.modifier, roles.exec_data(kit.approve(desk.token, PERMIT2, 1), ROLE))
+        desk.asked(COLD, desk.modifier, roles.exec_data((kit.approve(desk.token, PERMIT2, 1),), ROLE, desk.multi_send))
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(5_000, marks=pytest.mark.nightly)])

@@ -26,7 +26,7 @@ REMARKS: Final = (
     "the contract knows the pools of the settings alone, each swap straight through one of them, and only the Safe as who is paid",
     "a swap's data stand in the one layout that this program writes, with nothing for hooks",
     "a window is a fixed period in the contract: around its turn up to twice as much may pass, which the key itself counts",
-    "deadlines and gas are bounded by the key's policy alone; gas is the key's own money",
+    "how far ahead a deadline lies, and what gas costs, is bounded by the key's policy alone; gas is the key's own money",
 )
 _SETTLE_ALL, _TAKE_ALL = 0x0C, 0x0F
 _V4_ACTIONS: Final = {True: bytes((0x06, _SETTLE_ALL, _TAKE_ALL)), False: bytes((0x08, _SETTLE_ALL, _TAKE_ALL))}
@@ -144,7 +144,8 @@ def _execute(ways: Sequence[_Way]) -> Condition:
     commands = dict.fromkeys(_COMMANDS[way.pool.protocol, way.exact_in] for way in ways)
     words = _v4(ways) if ways[0].pool.protocol == "v4" else _v2_or_v3(ways)
     is_command = _any_of([roles.equal_bytes(bytes((one,))) for one in commands])
-    return roles.arguments(is_command, roles.items(roles.encoded(*words)))
+    deadline = [] if V4 in commands else [roles.at_most(FOREVER_S)]
+    return roles.arguments(is_command, roles.items(roles.encoded(*words)), *deadline)
 
 
 def _v2_or_v3(ways: Sequence[_Way]) -> list[Condition]:

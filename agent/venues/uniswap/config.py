@@ -33,7 +33,7 @@ LEG_GAS: dict[str, int] = {"v2": 55_000, "v3": 70_000, "v4": 80_000}
 BATCH_BASE_GAS = 80_000  # 21,000 of every transaction, call data, the router, and the permit
 # More than that through an account, which carries the calls out; tests/chain/test_safe_account.py and test_account_trades.py hold
 # them to it. A role's contract reads every swap before it happens.
-ACCOUNT_GAS: dict[str, int] = {"eoa": 0, "safe": 80_000, "role": 150_000, "erc4337": 100_000, "eip7702": 60_000}
+ACCOUNT_GAS: dict[str, int] = {"eoa": 0, "safe": 80_000, "role": 150_000, "erc4337": 100_000, "eip7702": 25_000}
 ACCOUNT_LEG_GAS: dict[str, int] = {"role": 300_000}
 # What each kind needs to be told besides the wallet's address.
 _ACCOUNTS: dict[str, tuple[str, ...]] = {
