@@ -95,18 +95,23 @@ class PolicyRule(_Section):
 
     name: str = Field(min_length=1, max_length=64)
     effect: Literal["allow", "deny"]
-    acts: tuple[Literal["approve", "permit", "swap", "anchor", "take_back"], ...] = Field(default=(), strict=False)
+    acts: tuple[Literal["approve", "permit", "swap", "anchor", "take_back", "transfer", "revoke", "owners"], ...] = Field(
+        default=(), strict=False
+    )
     venues: tuple[str, ...] = Field(default=(), strict=False)
     give: tuple[str, ...] = Field(default=(), strict=False)
     receive: tuple[str, ...] = Field(default=(), strict=False)
+    to: tuple[str, ...] = Field(default=(), strict=False, description="who is paid or made an owner: a treasury's account, or 0x…")
     amount_max: str = Field(default="", description="of one act; empty: no bound")
     window_s: int = Field(default=0, ge=0, le=31 * 86_400)
-    window_max: str = Field(default="", description="of all swaps within window_s together; empty: no bound")
+    window_max: str = Field(default="", description="of all swaps and transfers within window_s together; empty: no bound")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.amount_max or self.window_max) and len(self.give) != 1:
             raise ValueError("an amount is of one token: name exactly one in give")
+        if self.effect == "allow" and {"transfer", "owners"} & {*self.acts} and not self.to:
+            raise ValueError("a rule that allows transfers or owners names whom they are to; add to = [...]")
         if bool(self.window_s) != bool(self.window_max):
             raise ValueError("window_s and window_max belong together; give both or none")
         if self.effect == "deny" and (self.amount_max or self.window_max):
@@ -191,6 +196,7 @@ class Settings(_Section):
     reconcile: Reconcile = Reconcile()
     scorecard: Scorecard = Scorecard()
     policy: tuple[PolicyRule, ...] = Field(default=(), strict=False, max_length=64)
+    treasury: dict[str, Any] | None = None
     venues: dict[str, dict[str, Any]] = {}
 
 
