@@ -4,6 +4,7 @@ What it takes out of windows is set aside with the ticket and given back only wh
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -15,13 +16,18 @@ from agent.keys.policy import acts_of
 from agent.keys.rules import charged, told
 from agent.keys.spent import Spent
 from agent.keys.tickets import SECOND_NS, Filed, Tickets, id_of
-from agent.ports import Chain, Ticket, TicketState
+from agent.ports import Chain, Custody, Ticket, TicketState
 
 LASTS_S = 7 * 86_400
 
+Tier = Literal["hot", "warm", "cold"]
+
 
 class Means(msgspec.Struct, frozen=True):
-    """What a vault works with. `policy`: a treasury's, with the user's rules. `lasts_s`: how long people may take."""
+    """What a vault works with. `policy`: a treasury's, with the user's rules. `lasts_s`: how long people may take.
+
+    `tier`: what the settings say of the account; empty: as is usual for its kind.
+    """
 
     name: str
     kind: str
@@ -30,6 +36,11 @@ class Means(msgspec.Struct, frozen=True):
     chain: Chain
     spent: Spent | None = None
     lasts_s: int = LASTS_S
+    tier: Tier | None = None
+
+    def custody(self, usual: Custody) -> Custody:
+        """Of the account, by its own tier."""
+        return msgspec.structs.replace(usual, tier=self.tier) if self.tier else usual
 
 
 def filed(means: Means, request: str, calls: Sequence[Call], calls_max: int = CALLS_MAX, **notes: str) -> tuple[Filed, bool]:

@@ -4,7 +4,7 @@ The same bytes may be sent again, which changes nothing; others for the same pur
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from agent.domain.errors import ChainError, OutcomeUnknown, SignerError, SignerUnavailableError
 from agent.domain.plan import Call, Calls, SignedTransaction
@@ -12,6 +12,8 @@ from agent.keys.bounds import exact
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.tickets import Filed, Tickets
 from agent.ports import Chain, Signer
+
+Fate = Literal["done", "failed", "replaced", ""]
 
 TIP_WEI = 10**9
 GWEI = 10**9
@@ -65,20 +67,22 @@ async def sent(chain: Chain, tickets: Tickets, one: Filed, calls: Calls, signer:
     return await sent_raw(chain, tickets, one, signed.raw, signed.tx_hash, signed.sender, signed.nonce)
 
 
-async def sent_raw(chain: Chain, tickets: Tickets, one: Filed, raw: bytes, tx_hash: str, sender: str, nonce: int) -> Filed:
-    """As `sent`, for bytes that were signed elsewhere."""
+async def sent_raw(
+    chain: Chain, tickets: Tickets, one: Filed, raw: bytes, tx_hash: str, sender: str, nonce: int, *, is_kept: bool = False
+) -> Filed:
+    """As `sent`, for bytes that were signed elsewhere. `is_kept`: they cannot be had again, and stay when a node refuses them."""
     notes = {"raw": raw.hex(), "sender": sender, "nonce": str(nonce)}
     one = tickets.moved(one, "sent", "it is on its way", tx_hash, **notes)
     try:
         await chain.send_raw(raw)
     except ChainError as error:
-        return tickets.moved(one, "ready", str(error), raw="")
+        return tickets.moved(one, "ready", str(error), raw=raw.hex() if is_kept else "")
     except OutcomeUnknown as error:
         return tickets.moved(one, "sent", str(error))
     return one
 
 
-async def fate(chain: Chain, one: Filed) -> str:
+async def fate(chain: Chain, one: Filed) -> Fate:
     """Of what was sent: `done`, `failed`, `replaced` (its number was used by another), or empty while it waits."""
     sender, nonce = one.notes["sender"], int(one.notes["nonce"])
     used = await number(chain, "eth_getTransactionCount", sender, "latest") > nonce

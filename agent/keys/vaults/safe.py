@@ -76,7 +76,7 @@ class SafeVault:
 
     @property
     def custody(self) -> Custody:
-        return CUSTODY
+        return self._means.custody(CUSTODY)
 
     async def propose(self, request: str, calls: Sequence[Call]) -> Ticket:
         """As the port says. The ticket takes the Safe's next number that no other ticket has."""
