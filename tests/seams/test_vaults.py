@@ -42,13 +42,12 @@ async def bench(made: Bench, tmp_path: Path) -> AsyncIterator[Bench]:
     snapshot = made.desk.rpc.call("evm_snapshot")
     made.begin(tmp_path)
     yield made
-    for chain in made.chains:
-        await chain.close()
+    await made.stop()
     made.desk.rpc.call("evm_revert", snapshot)
 
 
 async def test_a_payment_happens_once_however_often_it_is_asked_for(bench: Bench) -> None:
-    vault = await bench.open()
+    vault = await bench.opened()
     before = bench.paid()
     tickets = await asyncio.gather(*(vault.propose("rent", bench.pay(600)) for _ in range(8)))
     assert all(same(tickets[0], one) for one in tickets)
@@ -58,22 +57,21 @@ async def test_a_payment_happens_once_however_often_it_is_asked_for(bench: Bench
     ticket = await settled(vault, tickets[0])
     assert (ticket.state, bench.paid() - before) == ("done", 600)
     assert len(ticket.tx_hash) == 66
-    again = await bench.open()
+    again = await bench.opened()
     assert (await again.propose("rent", bench.pay(600))).state == "done"
     assert (await settled(again, ticket)) == ticket
     assert bench.paid() - before == 600
-    await vault.close()
 
 
 async def test_a_ticket_says_what_it_does(bench: Bench) -> None:
-    ticket = await (await bench.open()).propose("rent", bench.pay(600))
+    ticket = await (await bench.opened()).propose("rent", bench.pay(600))
     assert ticket.meaning == (f"transfer 0.0006 USD to {FRIEND}",)
     assert (ticket.account, ticket.kind, ticket.request) == ("cold", bench.kind, "rent")
     assert ticket.expires_ns == ticket.created_ns + LASTS_S * 10**9
 
 
 async def test_the_same_name_for_something_else_is_refused(bench: Bench) -> None:
-    vault = await bench.open()
+    vault = await bench.opened()
     await vault.propose("rent", bench.pay(600))
     with pytest.raises(SignerError, match="for something else"):
         await vault.propose("rent", bench.pay(601))
@@ -81,7 +79,7 @@ async def test_the_same_name_for_something_else_is_refused(bench: Bench) -> None
 
 
 async def test_nobody_is_paid_whom_no_rule_names(bench: Bench) -> None:
-    vault = await bench.open()
+    vault = await bench.opened()
     for calls in (bench.pay(5, STRANGER), bench.pay(0), ()):
         with pytest.raises(SignerError) as caught:
             await vault.propose("rent", calls)
@@ -91,10 +89,10 @@ async def test_nobody_is_paid_whom_no_rule_names(bench: Bench) -> None:
 
 
 async def test_a_window_is_shared_by_requests_and_a_restart(bench: Bench) -> None:
-    vault = await bench.open()
+    vault = await bench.opened()
     asked = await asyncio.gather(*(vault.propose(f"part {n}", bench.pay(300)) for n in range(8)), return_exceptions=True)
     assert sum(not isinstance(one, SignerError) for one in asked) == WINDOW_MAX // 300
-    vault = await bench.open()
+    vault = await bench.opened()
     with pytest.raises(SignerError, match=r"0\.0001 USD are left"):
         await vault.propose("more", bench.pay(300))
     bench.later(WINDOW_S)
@@ -102,7 +100,7 @@ async def test_a_window_is_shared_by_requests_and_a_restart(bench: Bench) -> Non
 
 
 async def test_what_is_taken_back_never_happens_and_gives_its_room_back(bench: Bench) -> None:
-    vault, before = await bench.open(), bench.paid()
+    vault, before = await bench.opened(), bench.paid()
     ticket = await vault.propose("rent", bench.pay(WINDOW_MAX))
     if bench.is_prompt:
         with pytest.raises(SignerError, match="cannot be taken back"):
@@ -122,7 +120,7 @@ async def test_what_is_taken_back_never_happens_and_gives_its_room_back(bench: B
 
 
 async def test_people_who_take_too_long_are_not_waited_for(bench: Bench) -> None:
-    vault, before = await bench.open(), bench.paid()
+    vault, before = await bench.opened(), bench.paid()
     ticket = await vault.propose("rent", bench.pay(600))
     if bench.is_prompt:
         return
@@ -140,9 +138,9 @@ async def test_people_who_take_too_long_are_not_waited_for(bench: Bench) -> None
 
 
 async def test_away_is_unavailable_and_nothing_is_lost(bench: Bench) -> None:
-    vault, before = await bench.open(), bench.paid()
+    vault, before = await bench.opened(), bench.paid()
     ticket = await vault.propose("rent", bench.pay(600))
-    other: Vault = await bench.open()
+    other: Vault = await bench.opened()
     async with bench.elsewhere():  # another process has its turn
         for attempt in (other.poll(ticket), other.propose("food", bench.pay(1))):
             with pytest.raises(SignerUnavailableError) as caught:
@@ -154,7 +152,7 @@ async def test_away_is_unavailable_and_nothing_is_lost(bench: Bench) -> None:
 
 
 async def test_a_ticket_is_its_owner_s_and_a_damaged_one_is_refused(bench: Bench) -> None:
-    vault = await bench.open()
+    vault = await bench.opened()
     ticket = await vault.propose("rent", bench.pay(600))
     (path,) = (bench.folder / "tickets").glob("*.json")
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -167,7 +165,7 @@ async def test_a_ticket_is_its_owner_s_and_a_damaged_one_is_refused(bench: Bench
 
 
 async def test_it_is_named_and_hides(bench: Bench) -> None:
-    vault = await bench.open()
+    vault = await bench.opened()
     assert vault.custody.tier in TIERS
     assert vault.custody.kind == bench.kind
     assert vault.address.startswith("0x")

@@ -51,12 +51,26 @@ class Bench:
         self.end: Callable[[], None] = lambda: None
         self.begin_kind: Callable[[], None] = lambda: None
         self.chains: list[Rpc] = []
+        self.stand_in: Any = None
+        self.vaults: list[Vault] = []
         self.is_prompt = False  # it waits for nobody
 
     def begin(self, folder: Path) -> None:
         """With no tickets, in another folder."""
-        self.folder, self.clock, self.chains = folder, SetClock(), []
+        self.folder, self.clock, self.chains, self.vaults = folder, SetClock(), [], []
         self.begin_kind()
+
+    async def opened(self) -> Any:
+        """The vault, closed at the end of the test."""
+        return self.kept(await self.open())
+
+    def kept(self, vault: Any) -> Any:
+        self.vaults.append(vault)
+        return vault
+
+    async def stop(self) -> None:
+        for one in (*self.vaults, *self.chains):
+            await one.close()
 
     @asynccontextmanager
     async def elsewhere(self) -> AsyncIterator[None]:
