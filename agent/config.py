@@ -271,7 +271,7 @@ def load(path: Path, *, with_venues: bool = True) -> Loaded:
         data = tomllib.loads(raw.decode())
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {_flat(error)}; correct it there") from None
-    settings = _checked(Settings, data, path.name)
+    settings = checked(Settings, data, path.name)
     venues = {}
     for name, section in settings.venues.items() if with_venues else ():
         where = f"{path.name}: venues.{name}"
@@ -279,7 +279,7 @@ def load(path: Path, *, with_venues: bool = True) -> Loaded:
             raise ConfigError(f"{where}: a venue's name is up to {NAME_MAX} letters, digits and _; rename it")
         if "kind" not in section:
             raise ConfigError(f'{where}: kind is missing; add kind = "…", one of {", ".join(venue_kinds())}')
-        venues[name] = _checked(venue_module(str(section["kind"]), where).Config, section, where)
+        venues[name] = checked(venue_module(str(section["kind"]), where).Config, section, where)
     _refuse_shared_wallets(venues, path.name)
     wallet = None if settings.wallet is None else wallet_section(settings.wallet, path.name)
     return Loaded(settings=settings, path=path.resolve(), digest=hashlib.sha256(raw).hexdigest(), venues=venues, wallet=wallet)
@@ -312,7 +312,7 @@ def venue_module(kind: str, where: str) -> Any:
 def wallet_section(data: Mapping[str, Any], where: str) -> Any:
     """`[wallet]` by its kind: a key in the keystore (`Wallet`), or the `Config` of one that lies elsewhere. Raises ConfigError."""
     kind, where = str(data.get("kind", KEYSTORE)), f"{where}: wallet"
-    return _checked(Wallet if kind == KEYSTORE else custody_module(kind, where).Config, data, where)
+    return checked(Wallet if kind == KEYSTORE else custody_module(kind, where).Config, data, where)
 
 
 def custody_kinds() -> list[str]:
@@ -332,7 +332,8 @@ def _refuse_unknown(kind: str, kinds: list[str], where: str) -> None:
         raise ConfigError(f'{where}: there is no kind "{kind[:40]}"{hint}')
 
 
-def _checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
+def checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
+    """A section by its model. Raises ConfigError, one line, naming the key and the fix."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
