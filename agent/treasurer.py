@@ -119,22 +119,24 @@ async def asking(loaded: Loaded, clock: Clock, name: str, ask: Ask | None) -> As
 async def move(loaded: Loaded, clock: Clock, kind: Kind, ask: Ask | None, *, is_rehearsal: bool) -> list[Done]:
     """Sweep what is above its ceiling, or top up what is below its floor. One that is under way is looked at, not asked again."""
     bounds = bounds_of(loaded)
-    mine = {f"{kind} {one.coin} {' to '.join((one.hot, one.cold) if kind == 'sweep' else (one.cold, one.hot))}" for one in bounds}
-    under_way = {one.ticket.id for one in tickets_of(loaded, clock).all() if _purpose(one) in mine}
+    names = {f"{kind} {one.coin} {' to '.join((one.hot, one.cold) if kind == 'sweep' else (one.cold, one.hot))}" for one in bounds}
+    under_way = {one.ticket.id for one in tickets_of(loaded, clock).all() if _purpose(one) in names}
     if under_way and not is_rehearsal:
         await poll(loaded, clock, ask, under_way)
+    before = tickets_of(loaded, clock).all()
     held = {(one.account, one.coin): one.units for one in await balances(loaded)}
     found = []
     for one in moves(bounds, held, kind):
         source, to = account_named(loaded, one.source), account_named(loaded, one.to)
         amount = plain(one.units, coins(source)[one.coin][1])
         name = f"{kind} {one.coin} {one.source} to {one.to}"
-        known = _under_way(tickets_of(loaded, clock).all(one.source), name)
+        mine = [filed for filed in before if filed.ticket.account == one.source]
+        known = _under_way(mine, name)
         if known is not None or is_rehearsal or not one.units:
             found.append(Done(one, amount, known.ticket if known else None, is_new=False))
             continue
         async with asking(loaded, clock, one.source, ask) as opened:
-            ticket = await _asked(opened, name, [payment(source, one.coin, to.address, one.units)])
+            ticket = await _asked(opened, name, [payment(source, one.coin, to.address, one.units)], mine)
         found.append(Done(one, amount, ticket, is_new=True))
     return found
 
@@ -182,23 +184,23 @@ async def refuse(loaded: Loaded, clock: Clock, ticket_id: str, reason: str, ask:
 async def revoke(loaded: Loaded, clock: Clock, name: str, spenders: Sequence[str], member: str, ask: Ask | None) -> list[Ticket]:
     """Take back what Permit2, the router and `spenders` may take of an account's coins, and the roles of `member` over it."""
     async with asking(loaded, clock, name, ask) as opened:
+        before = opened.means.tickets.all(name)
         calls = await _revocations(opened, spenders)
         if member:
             calls.append(_no_member(opened.account, member))
-        return [await _asked(opened, f"revoke {index}", part) for index, part in enumerate(_parts(opened, calls))]
+        return [await _asked(opened, f"revoke {index}", part, before) for index, part in enumerate(_parts(opened, calls))]
 
 
 async def replace_owner(loaded: Loaded, clock: Clock, name: str, old: str, new: str, ask: Ask | None) -> Ticket:
     """A Safe's owner by another, whom a rule must name."""
     async with asking(loaded, clock, name, ask) as opened:
-        safe = opened.account.address
+        safe, filed = opened.account.address, opened.means.tickets.all(name)
         (owners,) = await view(opened.means.chain, safe, "getOwners()", ["address[]"])
         if norm(old) not in owners:
             raise UsageError(f"{old} is no owner of {name}; it has {', '.join(owners)}")
         before = (SENTINEL, *owners)[owners.index(norm(old))]
-        return await _asked(
-            opened, f"owner {norm(old)} to {norm(new)}", [Call(safe, SWAP_OWNER.data(before, norm(old), norm(new)))]
-        )
+        call = Call(safe, SWAP_OWNER.data(before, norm(old), norm(new)))
+        return await _asked(opened, f"owner {norm(old)} to {norm(new)}", [call], filed)
 
 
 async def leave(loaded: Loaded, clock: Clock, name: str, to: str, ask: Ask | None) -> list[Ticket]:
@@ -206,13 +208,14 @@ async def leave(loaded: Loaded, clock: Clock, name: str, to: str, ask: Ask | Non
     account, target = account_named(loaded, name), account_named(loaded, to)
     found = []
     async with asking(loaded, clock, name, ask) as opened:
+        before = opened.means.tickets.all(name)
         held = {one.coin: one.units for one in await balances(loaded) if one.account == name}
         native = account.section.native.symbol
         for coin, units in sorted(held.items(), key=lambda one: one[0] == native):
             if coin == native and account.kind != "safe":
                 units = await _without_gas(opened, target.address)
             if units > 0:
-                found.append(await _asked(opened, f"leave {coin}", [payment(account, coin, target.address, units)]))
+                found.append(await _asked(opened, f"leave {coin}", [payment(account, coin, target.address, units)], before))
     return found
 
 
@@ -265,8 +268,12 @@ def _purpose(one: Filed) -> str:
     return one.ticket.request.rpartition(" #")[0]
 
 
-async def _asked(opened: Opened, name: str, calls: Sequence[Call]) -> Ticket:
-    """The ticket for this purpose: the one that is under way, or a new one."""
-    found = [one for one in opened.means.tickets.all(opened.account.name) if _purpose(one) == name]
-    known = _under_way(found, name)
-    return known.ticket if known is not None else await opened.vault.propose(f"{name} #{len(found) + 1}", calls)
+async def _asked(opened: Opened, name: str, calls: Sequence[Call], before: Sequence[Filed]) -> Ticket:
+    """The ticket for this purpose: the one that is under way, or a new one.
+
+    `before`: the account's tickets as they were before anything was looked at from which the calls follow. So of two that looked at
+    the same time, the second asks for the very ticket of the first.
+    """
+    known = _under_way(before, name)
+    serial = 1 + sum(_purpose(one) == name for one in before)
+    return known.ticket if known is not None else await opened.vault.propose(f"{name} #{serial}", calls)
