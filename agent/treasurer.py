@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.chains.rpc import connect
 from agent.config import Loaded
 from agent.domain.amount import parse_units, plain
 from agent.domain.errors import ChainError, ConfigError, RefusedError, SignerUnavailableError, UsageError
@@ -59,6 +58,8 @@ class Done(NamedTuple):
 
 async def balances(loaded: Loaded) -> list[Held]:
     """Of every account and coin, from the chain, hot accounts first. Raises ChainError."""
+    from agent.chains.rpc import connect
+
     found = []
     for account in sorted(accounts_of(loaded).values(), key=lambda one: (("hot", "warm", "cold").index(one.tier), one.name)):
         section = account.section
