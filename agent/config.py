@@ -95,18 +95,23 @@ class PolicyRule(_Section):
 
     name: str = Field(min_length=1, max_length=64)
     effect: Literal["allow", "deny"]
-    acts: tuple[Literal["approve", "permit", "swap", "anchor", "take_back"], ...] = Field(default=(), strict=False)
+    acts: tuple[Literal["approve", "permit", "swap", "anchor", "take_back", "transfer", "revoke", "owners"], ...] = Field(
+        default=(), strict=False
+    )
     venues: tuple[str, ...] = Field(default=(), strict=False)
     give: tuple[str, ...] = Field(default=(), strict=False)
     receive: tuple[str, ...] = Field(default=(), strict=False)
+    to: tuple[str, ...] = Field(default=(), strict=False, description="who is paid or made an owner: a treasury's account, or 0x…")
     amount_max: str = Field(default="", description="of one act; empty: no bound")
     window_s: int = Field(default=0, ge=0, le=31 * 86_400)
-    window_max: str = Field(default="", description="of all swaps within window_s together; empty: no bound")
+    window_max: str = Field(default="", description="of all swaps and transfers within window_s together; empty: no bound")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.amount_max or self.window_max) and len(self.give) != 1:
             raise ValueError("an amount is of one token: name exactly one in give")
+        if self.effect == "allow" and {"transfer", "owners"} & {*self.acts} and not self.to:
+            raise ValueError("a rule that allows transfers or owners names whom they are to; add to = [...]")
         if bool(self.window_s) != bool(self.window_max):
             raise ValueError("window_s and window_max belong together; give both or none")
         if self.effect == "deny" and (self.amount_max or self.window_max):
@@ -191,6 +196,7 @@ class Settings(_Section):
     reconcile: Reconcile = Reconcile()
     scorecard: Scorecard = Scorecard()
     policy: tuple[PolicyRule, ...] = Field(default=(), strict=False, max_length=64)
+    treasury: dict[str, Any] | None = None
     venues: dict[str, dict[str, Any]] = {}
 
 
@@ -265,7 +271,7 @@ def load(path: Path, *, with_venues: bool = True) -> Loaded:
         data = tomllib.loads(raw.decode())
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {_flat(error)}; correct it there") from None
-    settings = _checked(Settings, data, path.name)
+    settings = checked(Settings, data, path.name)
     venues = {}
     for name, section in settings.venues.items() if with_venues else ():
         where = f"{path.name}: venues.{name}"
@@ -273,7 +279,7 @@ def load(path: Path, *, with_venues: bool = True) -> Loaded:
             raise ConfigError(f"{where}: a venue's name is up to {NAME_MAX} letters, digits and _; rename it")
         if "kind" not in section:
             raise ConfigError(f'{where}: kind is missing; add kind = "…", one of {", ".join(venue_kinds())}')
-        venues[name] = _checked(venue_module(str(section["kind"]), where).Config, section, where)
+        venues[name] = checked(venue_module(str(section["kind"]), where).Config, section, where)
     _refuse_shared_wallets(venues, path.name)
     wallet = None if settings.wallet is None else wallet_section(settings.wallet, path.name)
     return Loaded(settings=settings, path=path.resolve(), digest=hashlib.sha256(raw).hexdigest(), venues=venues, wallet=wallet)
@@ -306,7 +312,7 @@ def venue_module(kind: str, where: str) -> Any:
 def wallet_section(data: Mapping[str, Any], where: str) -> Any:
     """`[wallet]` by its kind: a key in the keystore (`Wallet`), or the `Config` of one that lies elsewhere. Raises ConfigError."""
     kind, where = str(data.get("kind", KEYSTORE)), f"{where}: wallet"
-    return _checked(Wallet if kind == KEYSTORE else custody_module(kind, where).Config, data, where)
+    return checked(Wallet if kind == KEYSTORE else custody_module(kind, where).Config, data, where)
 
 
 def custody_kinds() -> list[str]:
@@ -326,7 +332,8 @@ def _refuse_unknown(kind: str, kinds: list[str], where: str) -> None:
         raise ConfigError(f'{where}: there is no kind "{kind[:40]}"{hint}')
 
 
-def _checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
+def checked(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
+    """A section by its model. Raises ConfigError, one line, naming the key and the fix."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -13,10 +13,11 @@ from agent.domain.errors import ConfigError, SignerError, UsageError
 from agent.domain.plan import Call, Calls, TypedData
 from agent.keys.accounts.kinds import Delegated, Kind, Role, Safe, UserOps
 from agent.keys.accounts.roles import role_key
-from agent.keys.bounds import DEADLINE_AHEAD_S, Act, KeyPolicy, Rule
+from agent.keys.bounds import DEADLINE_AHEAD_S, Act, KeyPolicy, Rule, norm
 from agent.keys.policy import act_of, check_calls, check_safe_tx, check_typed, swap_policy
 from agent.keys.rules import Verdict, charged, judge
 from agent.keys.spent import Spent
+from agent.keys.transfers import NATIVE, treasury_policy
 from agent.ports import Clock
 
 GWEI = 10**9
@@ -46,6 +47,22 @@ def policy_of(loaded: Loaded, name: str, section: Any, owner: str, chain_id: int
     )
 
 
+def treasury_policy_of(loaded: Loaded, name: str, section: Any, owner: str, account: Safe | None, modifier: str = "") -> KeyPolicy:
+    """What a treasury's account may do on a venue's chain: pay whom the rules name, and take rights away."""
+    return treasury_policy(
+        section.chain_id,
+        owner,
+        section.contracts.permit2,
+        frozenset(token.address for token in section.tokens),
+        section.gas_fee_max_gwei * GWEI,
+        loaded.settings.risk.gas_limit_max,
+        rules_of(loaded, name, section),
+        {token.address.lower(): (token.symbol, token.decimals) for token in section.tokens},
+        account,
+        modifier,
+    )
+
+
 def account_of(section: Any) -> Kind | None:
     """The account that the wallet's key acts for at a venue; None where it acts for itself."""
     contracts = section.contracts
@@ -67,7 +84,7 @@ def rules_of(loaded: Loaded, name: str, section: Any) -> tuple[Rule, ...]:
     rules = loaded.settings.policy
     _refuse_unknown(loaded)
     concerned = [rule for rule in rules if not rule.venues or name in rule.venues]
-    found = (_rule(rule, section) for rule in concerned)
+    found = (_rule(rule, section, _people(loaded)) for rule in concerned)
     kept = tuple(rule for rule in found if rule is not None)
     if rules and not kept:  # without rules everything would be allowed, and with some nothing is that none of them allows
         return (Rule("nothing here", "deny"),)
@@ -81,8 +98,29 @@ def spent_of(loaded: Loaded, clock: Clock, *, read_only: bool = False, file: str
     return Spent(loaded.home / file, clock, read_only=read_only)
 
 
-def _rule(rule: PolicyRule, section: Any) -> Rule | None:
-    tokens = {token.symbol: token for token in section.tokens}
+class _Coin(msgspec.Struct, frozen=True):
+    address: str
+    decimals: int
+
+
+def _people(loaded: Loaded) -> dict[str, str]:
+    """name -> address of the treasury's accounts, as rules name them in `to`."""
+    accounts = (loaded.settings.treasury or {}).get("accounts", {})
+    found = accounts.items() if isinstance(accounts, dict) else ()
+    return {name: str(one.get("address", "")).lower() for name, one in found if isinstance(one, dict)}
+
+
+def _payee(name: str, people: dict[str, str], where: str) -> str:
+    try:
+        return norm(people.get(name, name))
+    except SignerError:
+        known = ", ".join(sorted(people)) or "none"
+        raise ConfigError(f"{where}: {name[:48]!r} in to is neither an address nor an account of [treasury]: {known}") from None
+
+
+def _rule(rule: PolicyRule, section: Any, people: dict[str, str]) -> Rule | None:
+    coin = _Coin(NATIVE, section.native.decimals)
+    tokens = {section.native.symbol: coin} | {token.symbol: _Coin(token.address, token.decimals) for token in section.tokens}
     given, received = ([tokens[one] for one in names if one in tokens] for names in (rule.give, rule.receive))
     if (rule.give and not given) or (rule.receive and not received):
         return None
@@ -98,12 +136,14 @@ def _rule(rule: PolicyRule, section: Any) -> Rule | None:
         amount_max=units[0],
         window_s=rule.window_s,
         window_max=units[1],
+        to=frozenset(_payee(one, people, f"rule {rule.name!r} of [[policy]]") for one in rule.to),
     )
 
 
 def _refuse_unknown(loaded: Loaded) -> None:
     rules, sections = loaded.settings.policy, loaded.venues
-    known = {token.symbol for section in sections.values() for token in getattr(section, "tokens", ())}
+    chains = [section for section in sections.values() if hasattr(section, "tokens")]
+    known = {token.symbol for section in chains for token in section.tokens} | {section.native.symbol for section in chains}
     names = [rule.name for rule in rules]
     for rule in rules:
         where = f"{loaded.path.name}: rule {rule.name!r} of [[policy]]"

@@ -1,7 +1,7 @@
 """Every seam of the program on one page. Adapters satisfy these; the engine sees nothing else of the world."""
 
 from collections.abc import AsyncIterator, Iterable, MutableMapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -244,6 +244,51 @@ class Account(Protocol):
     async def sign(self, unsigned: Unsigned) -> Signed: ...
 
 
+TicketState = Literal["waiting", "ready", "sent", "done", "refused", "expired"]
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """What was asked of a vault: it waits for somebody, is ready to be sent, is sent, and ends done, refused or expired."""
+
+    id: str
+    account: str  # the vault's name in the settings
+    kind: str
+    request: str  # by which whoever asked knows it
+    state: TicketState
+    meaning: tuple[str, ...]  # what it does, one line each, as the policy read it
+    created_ns: int
+    expires_ns: int
+    tx_hash: str = ""
+    reason: str = ""  # what it waits for, or why it ended
+
+
+class Vault(Protocol):
+    """An account whose answer is a ticket, as people or a custodian's queue decide. For treasury work, never for orders.
+
+    Errors as on `Signer`: SignerError is final, SignerUnavailableError changed nothing, SignatureUnknownError: poll first.
+    """
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def custody(self) -> Custody: ...
+
+    async def propose(self, request: str, calls: Sequence[Call]) -> Ticket:
+        """Ask for calls, in order. The same `request` is the same ticket, for ever; with other calls: SignerError."""
+        ...
+
+    async def poll(self, ticket: Ticket) -> Ticket:
+        """What became of it, moved on as far as it goes without people. Asking again never carries anything out twice."""
+        ...
+
+    async def refuse(self, ticket: Ticket, reason: str) -> Ticket:
+        """Take it back. It is refused only when it certainly cannot happen any more; until then it says what it waits for."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Journal(Protocol):
     """The record of everything, append-only, gapless, chained by hash."""
 
@@ -311,6 +356,8 @@ class Chain(Protocol):
 
     @property
     def chain_id(self) -> int: ...
+
+    async def call(self, method: str, *params: Any) -> Any: ...
 
     async def send_raw(self, raw: bytes) -> str: ...
 

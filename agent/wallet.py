@@ -196,6 +196,8 @@ class KeyRow(NamedTuple):
 
 async def key_rows(loaded: Loaded) -> list[KeyRow]:
     """Every key in the keystore and every one that the settings name. A key far away is asked how it is; none is unlocked."""
+    from agent.vaults import vault_rows
+
     section, folder = loaded.wallet, loaded.keystore_path
     used = section.keystore if isinstance(section, Wallet) else None
     found = wallet_list(folder) if folder.exists() else {}
@@ -204,6 +206,7 @@ async def key_rows(loaded: Loaded) -> list[KeyRow]:
         rows.append(KeyRow(used, "", KEYSTORE, *HERE, "wallet", f"it is not in the keystore; make it: isthmus keys new {used}"))
     if section is not None and used is None:
         rows.append(await _far_row(loaded))
+    rows += [KeyRow(*row) for row in vault_rows(loaded)]
     rows += [_venue_row(loaded, name, venue) for name, venue in loaded.venues.items() if getattr(venue, "secret", "")]
     return rows
 

@@ -3,6 +3,7 @@
 A block after a comment `<!-- not run: reason -->` is left out. Names of tests, files and commands that it mentions must exist.
 """
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -15,26 +16,48 @@ from cli_kit import environment, isthmus
 
 from agent.cli.tables import GAP_WORDS
 from agent.cli.venues import COLUMNS
-from agent.config import KEYSTORE, Reconcile, Scorecard, custody_kinds, custody_module, wallet_section
+from agent.config import KEYSTORE, Reconcile, Scorecard, custody_kinds, custody_module, load, wallet_section
 from agent.execution.gap import PARTS
 from agent.market import document
 from agent.routing.scorecard import Scoring
 from agent.settlement.knobs import Knobs
+from agent.treasurer import bounds_of
+from agent.vaults import BoundSection, Treasury, accounts_of, vault_kinds
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 MARKET_PAGE = ROOT / "docs" / "market-file.md"
+TREASURY_PAGE = ROOT / "docs" / "treasury.md"
 KEYS_PAGE = ROOT / "docs" / "keys.md"
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 TIMEOUT_S = 110
+VENUE = f"""
+[venues.uniswap]
+kind = "uniswap"
+rpc_url = "http://127.0.0.1:1"
+chain_id = 1
+wallet = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
+contracts = {{ universal_router = "0x{"a1" * 20}" }}
+tokens = [
+  {{ symbol = "WETH", address = "0x{"b1" * 20}", decimals = 18, group = "ETH" }},
+  {{ symbol = "USDT", address = "0x{"b2" * 20}", decimals = 6 }},
+]
+pools = [{{ protocol = "v2", base = "WETH", quote = "USDT", address = "0x{"0e" * 20}" }}]
+"""
 COMMANDS = [
     (), ("demo",), ("init",), ("doctor",), ("run",), ("quote",), ("route",), ("balances",), ("reconcile",), ("record",),
     ("venues",), ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
+    ("keys", "ticket"), ("keys", "ticket", "export"), ("keys", "ticket", "import"),
+    ("keys", "offline"), ("keys", "offline", "sign"),
+    ("treasury",), ("treasury", "show"), ("treasury", "sweep"), ("treasury", "top-up"), ("treasury", "pay"),
+    ("treasury", "tickets"), ("treasury", "poll"), ("treasury", "refuse"), ("treasury", "revoke"),
+    ("treasury", "replace-owner"), ("treasury", "leave"),
     ("policy",), ("policy", "show"), ("policy", "check"), ("policy", "pin"),
     ("signer",), ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
 ]  # fmt: skip
+GROUPS = {command for command in COMMANDS if any(other[:-1] == command for other in COMMANDS if other)}
 
 
 def blocks(page: Path = README) -> list[list[str]]:
@@ -91,6 +114,25 @@ def test_the_page_of_keys_holds_every_kind() -> None:
         assert not [name for name in type(found).model_fields if not re.search(rf"`{name}`|^{name} = ", text, re.MULTILINE)]
 
 
+def test_the_page_of_the_treasury_holds_every_kind(tmp_path: Path) -> None:
+    """A row for each kind with its tier and latency; settings that are accepted, and every setting named; every command."""
+    text = TREASURY_PAGE.read_text(encoding="utf-8")
+    rows = {row[0]: row[2:4] for row in re.findall(r"^\| `(\w+)` \| ([^|]+) \| (\w+) \| (\w+) \|", text, re.MULTILINE)}
+    told = {kind: importlib.import_module(f"agent.keys.vaults.{kind}").CUSTODY for kind in vault_kinds()}
+    assert rows == {kind: (custody.tier, custody.latency) for kind, custody in told.items()}
+    example = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
+    (tmp_path / "isthmus.toml").write_text(VENUE + example)
+    loaded = load(tmp_path / "isthmus.toml")
+    found = accounts_of(loaded)
+    assert {one.kind for one in found.values()} == set(vault_kinds())
+    assert bounds_of(loaded)
+    models = [type(one.config) for one in found.values()] + [Treasury, BoundSection]
+    names = {name for model in models for name in model.model_fields if model is not models[0]}
+    assert not [name for name in names if not re.search(rf"`{name}`|\b{name} = |\[treasury\.{name}|\[\[treasury\.{name}", text)]
+    commands = {command[1] for command in COMMANDS if command[:1] == ("treasury",) and len(command) > 1}
+    assert not [name for name in commands if not re.search(rf"treasury {name}|`{name}`", text)]
+
+
 def timeless(shown: str) -> list[str]:
     """Lines without the one that tells how long it took, and without the space that fills tables up."""
     return [line.rstrip() for line in shown.splitlines() if not line.startswith("found in")]
@@ -121,7 +163,17 @@ def test_every_command_answers_help(command: tuple[str, ...], tmp_path: Path) ->
     assert done.code == 0, done
     assert done.out.startswith("Usage: ")
     assert done.err == ""
-    if command not in ((), ("order",), ("keys",), ("audit",), ("policy",), ("sandbox",)):
+    if command not in (
+        (),
+        ("order",),
+        ("keys",),
+        ("audit",),
+        ("policy",),
+        ("sandbox",),
+        ("treasury",),
+        ("keys", "ticket"),
+        ("keys", "offline"),
+    ):
         assert "--json" in done.out
     assert not list(tmp_path.iterdir()), "help writes nothing"
 

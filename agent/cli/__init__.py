@@ -33,6 +33,7 @@ COMMANDS = {
     "audit": ("audit", "commands", "Check that the journal is as it was written; keep its head on a chain."),
     "kill": ("kill", "kill", "Block new orders and cancel everything, whatever the agent does."),
     "keys": ("keys", "commands", "Create, import and list the keys of the wallet."),
+    "treasury": ("treasury", "commands", "Coins between hot and cold accounts, and what waits for people."),
     "policy": ("policy", "commands", "What the wallet's key may sign, and what it would say to a request."),
     "signer": ("signer", "signer", "Hold a key in a process of its own, for agents of this machine."),
     "record": ("record", "record", "Write an exchange's market frames to a tape for the sandbox."),

@@ -11,12 +11,15 @@ from agent.cli import roles
 from agent.cli.options import Config, Json, ask, ask_hidden, group, run_async
 from agent.cli.show import line, out, print_json
 from agent.cli.tables import new_table
+from agent.cli.tickets import offline_commands, ticket_commands
 from agent.config import load
 from agent.domain.errors import SecretError
 from agent.wallet import KeyRow, key_rows, wallet_import, wallet_list, wallet_new
 
 commands = group("Create, import and list the keys of the wallet.")
 commands.add_typer(roles.commands, name="roles")
+commands.add_typer(ticket_commands, name="ticket")
+commands.add_typer(offline_commands, name="offline")
 
 PASSWORD_MAX = 4_096
 NO_KEYS = "no keys yet; `isthmus keys new` makes one"

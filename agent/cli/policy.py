@@ -161,6 +161,7 @@ def _sentence(rule: PolicyRule) -> str:
         acts,
         *(f"{word} {' or '.join(names)}" for word, names in (("giving", rule.give), ("receiving", rule.receive)) if names),
     ]
+    parts += [f"to {' or '.join(rule.to)}"] if rule.to else []
     parts += [f"at {', '.join(rule.venues)}"] if rule.venues else []
     parts += [f"up to {rule.amount_max} at once"] if rule.amount_max else []
     parts += [f"{rule.window_max} in {rule.window_s} s"] if rule.window_s else []

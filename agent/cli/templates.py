@@ -47,6 +47,13 @@ gas_tip_gwei = "1"
 # keystore = "main"
 # password = "ask"          # or env:…, file:…, keyring:…
 
+# Coins between this wallet and cold accounts, with tickets for what waits for people: docs/treasury.md.
+# [treasury.accounts.cold]
+# kind = "safe"             # or offline, fireblocks, wallet
+# venue = "uniswap"
+# tier = "cold"
+# address = "0x…"
+
 # A centralised exchange, through ccxt.
 # [venues.binance]
 # kind = "ccxt_exchange"

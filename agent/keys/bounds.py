@@ -22,14 +22,15 @@ FOREVER_S = 2**33  # year 2242: without a clock, a deadline must at least be one
 DEADLINE_AHEAD_S = 3_600  # with a clock: the longest time for which a swap or permit may stay valid
 ANY_AMOUNT = 2**256 - 1  # an amount that only the contract will know
 
-Kind = Literal["approve", "permit", "swap", "anchor", "take_back"]
+Kind = Literal["approve", "permit", "swap", "anchor", "take_back", "transfer", "revoke", "owners"]
 
 
 class Rule(msgspec.Struct, frozen=True):
     """What the user says about some acts: which it matches (what is empty matches all), and what becomes of them. See `rules`.
 
     `amount_max`: of the token that may leave, in its units, for one act. `window_max`: of all swaps that the rule allowed within
-    `window_s`, together; only swaps count, because approvals and permits move nothing by themselves. Addresses are lower case.
+    `window_s`, together; swaps and transfers count, because approvals and permits move nothing by themselves. `to`: who may be
+    paid, or become an owner. Addresses are lower case.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Rule(msgspec.Struct, frozen=True):
     amount_max: int | None = None
     window_s: int = 0
     window_max: int | None = None
+    to: frozenset[str] = frozenset()
 
 
 class KeyPolicy(msgspec.Struct, frozen=True):
@@ -50,7 +52,8 @@ class KeyPolicy(msgspec.Struct, frozen=True):
     permitted (a native coin in v4 is the zero address); `hooks` the only v4 hooks. The only typed-data domain is `permit2`'s here.
     `anchor` is the contract that keeps heads of the journal; empty: none. `rules`: what the user allows of all that. `names`:
     (symbol, decimals) of tokens, for words alone. `account`: the contract that the key acts for and that holds the tokens; then its
-    calls are wrapped, and judged as what the account does.
+    calls are wrapped, and judged as what the account does. `is_treasury`: the key moves coins and takes rights away (`transfers`),
+    and trades nothing.
     """
 
     chain_id: int
@@ -67,6 +70,7 @@ class KeyPolicy(msgspec.Struct, frozen=True):
     rules: tuple[Rule, ...] = ()
     names: dict[str, tuple[str, int]] = {}
     account: AccountKind | None = None
+    is_treasury: bool = False
 
     def __post_init__(self) -> None:
         """Raises SignerError for a bad address."""
@@ -83,6 +87,7 @@ class Act(msgspec.Struct, frozen=True):
     """One thing that a request does, as read from its bytes. Addresses are lower case, amounts in units of their token.
 
     `given` may leave the account, at most `amount` of it (ANY_AMOUNT: the bytes do not say); `received` comes, at least `least`.
+    `to`: who is paid, becomes an owner, or loses a right.
     """
 
     kind: Kind
@@ -91,6 +96,7 @@ class Act(msgspec.Struct, frozen=True):
     amount: int = 0
     received: str = ""
     least: int = 0
+    to: str = ""
 
 
 def check_deadline(deadline_s: int, deadline_s_max: int | None, what: str) -> None:

@@ -21,6 +21,7 @@ from agent.keys.accounts.kinds import Role, Safe
 from agent.keys.accounts.safe import SAFE_TX_TYPES, safe_tx_of, unwrap
 from agent.keys.bounds import NO_HOOKS, Act, KeyPolicy, Rule, check_deadline, check_tokens, exact, norm
 from agent.keys.swaps import V2_IN, V2_OUT, V3_IN, V3_OUT, V4, read_swap
+from agent.keys.transfers import read_transfer
 from agent.keys.wrapped import Wrapped, read_wrapped
 
 EXECUTE: Final = "0x3593564c"  # UniversalRouter.execute(bytes,bytes[],uint256)
@@ -168,6 +169,13 @@ def check_safe_tx(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | Non
     return _inner_acts(policy, account, unwrap(safe_tx_of(typed.message), account.multi_send), deadline_s_max)
 
 
+def acts_of(policy: KeyPolicy, calls: Sequence[Call]) -> tuple[Act, ...]:
+    """What these calls do when whoever holds the tokens makes them, or SignerError naming the rule that they break."""
+    if policy.account is not None:
+        return _inner_acts(policy, policy.account, calls, None)
+    return tuple(act for call in calls for act in _check_call(policy, call, None).acts)
+
+
 def act_of(permit: Permit, policy: KeyPolicy) -> Act:
     """A permit lets Permit2 hand that much to the router."""
     return Act("permit", policy.permit2, permit.token, permit.amount)
@@ -210,6 +218,8 @@ def _inner_acts(policy: KeyPolicy, account: AccountKind, calls: Sequence[Call], 
 
 def _check_call(policy: KeyPolicy, call: Call, deadline_s_max: int | None) -> Meaning:
     to, selector = norm(call.to), "0x" + call.data[:4].hex()
+    if policy.is_treasury and (call.value or call.data):
+        return Meaning(read_transfer(policy, to, call))
     if to == policy.owner:
         if call.value or call.data:
             raise SignerError("policy: to oneself only nothing is sent: no value and no data")

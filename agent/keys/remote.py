@@ -20,6 +20,7 @@ from agent.ports import Clock, Custody
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141  # of secp256k1, SEC 2
 PATIENCE_S = 5.0  # how long one signature may take
+PEOPLE_S = 120.0  # where a person reads it first and presses a button
 
 
 class Key(Protocol):
@@ -61,12 +62,13 @@ class RemoteSigner:
         key: Key,
         clock: Clock | None = None,
         deadline_ahead_s: int = DEADLINE_AHEAD_S,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
         spent: Spent | None = None,
     ) -> None:
         """`clock` must be the chain's; without one, deadlines are only checked to be finite. `spent`: for rules with windows."""
         self._spent = spent
-        self._key, self._clock, self._ahead_s, self._patience_s = key, clock, deadline_ahead_s, patience_s
+        usual_s = PEOPLE_S if key.custody.latency == "people" else PATIENCE_S
+        self._key, self._clock, self._ahead_s, self._patience_s = key, clock, deadline_ahead_s, patience_s or usual_s
         self._policies: dict[int, KeyPolicy] = {}
         self._rehearsals: dict[int, Rehearsal] = {}
         self._is_closed = False

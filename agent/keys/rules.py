@@ -1,8 +1,9 @@
 """What the user allows a key to do, beyond the hard rules: the first rule that matches an act decides about it.
 
 Rules see acts as they were read from the bytes (`policy`), so nobody can talk about one thing and sign another. An act that no
-rule matches is refused. Without any rule, whatever the hard rules pass is allowed. Taking a transaction back moves nothing and
-takes risk away, so only a rule that names it can forbid it.
+rule matches is refused. Without any rule, whatever the hard rules pass is allowed, but for coins that are paid to somebody and
+a Safe's owners: those want a rule that names the act and whom it is to. Taking a transaction or a right back takes risk
+away, so only a rule that names it can forbid it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,10 @@ import msgspec
 from agent.domain.amount import plain
 from agent.domain.errors import SignerError
 from agent.keys.bounds import ANY_AMOUNT, Act, Rule
+
+FREE = frozenset({"take_back", "revoke"})  # they take risk away: allowed unless a rule names them
+NAMED = frozenset({"transfer", "owners"})  # allowed by a rule that names the act and whom it is to, and by nothing else
+COUNTED = frozenset({"swap", "transfer"})
 
 Names = Mapping[str, tuple[str, int]]
 
@@ -61,7 +66,7 @@ def charged(rules: Sequence[Rule], acts: Sequence[Act], names: Names | None = No
         if verdict.why:
             raise SignerError(f"policy: {verdict.why}")
         rule = next((one for one in rules if one.name == verdict.rule), None)
-        if rule is not None and rule.window_max is not None and act.kind == "swap":
+        if rule is not None and rule.window_max is not None and act.kind in COUNTED:
             key = rule.name, act.given
             before = found[key].units if key in found else 0
             found[key] = Charge(rule, act.given, before + act.amount, names or {})
@@ -75,7 +80,7 @@ def deciding(rules: Sequence[Rule], act: Act) -> Rule | None:
 
 def _verdict(rules: Sequence[Rule], act: Act, names: Names) -> Verdict:
     rule = deciding(rules, act)
-    if rule is None and (not rules or act.kind == "take_back"):
+    if rule is None and (act.kind in FREE or (not rules and act.kind not in NAMED)):
         return Verdict(act, "", "")
     if rule is None:
         return Verdict(act, "", f"no rule allows to {_words(act, names)}; add one under [[policy]]")
@@ -88,10 +93,25 @@ def _verdict(rules: Sequence[Rule], act: Act, names: Names) -> Verdict:
 
 
 def _matches(rule: Rule, act: Act) -> bool:
-    if act.kind == "take_back":
+    if act.kind in FREE:
         return act.kind in rule.kinds
-    pairs = ((rule.kinds, act.kind), (rule.contracts, act.contract), (rule.given, act.given), (rule.received, act.received))
+    if act.kind in NAMED and rule.effect == "allow" and not (act.kind in rule.kinds and rule.to):
+        return False
+    pairs = (
+        (rule.kinds, act.kind),
+        (rule.contracts, act.contract),
+        (rule.given, act.given),
+        (rule.received, act.received),
+        (rule.to, act.to),
+    )
     return all(not wanted or found in wanted for wanted, found in pairs)
+
+
+def told(act: Act, names: Names) -> str:
+    """One line for people who are to agree: what it does, with the amount."""
+    if act.kind == "transfer":
+        return f"transfer {amount(act.amount, act.given, names)} to {act.to}"
+    return _words(act, names)
 
 
 def _words(act: Act, names: Names) -> str:
@@ -105,3 +125,9 @@ def _words(act: Act, names: Names) -> str:
             return "anchor the journal's head"
         case "take_back":
             return "take a transaction back"
+        case "transfer":
+            return f"transfer {given} to {act.to}"
+        case "revoke":
+            return f"take back what {act.to} may do with {given or act.contract}"
+        case "owners":
+            return f"make {act.to} an owner of {act.contract}"

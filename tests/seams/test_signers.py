@@ -249,13 +249,13 @@ async def test_it_acts_for_a_safe_within_the_agents_policy(far: Far) -> None:
 
 
 async def test_it_is_as_quick_as_it_is_told_to_be(far: Far) -> None:
-    """With the far end on this machine; the bound leaves room for a busy one. docs/keys.md has what was measured."""
+    """With the far end on this machine, and people who say yes at once; the bound leaves room for a busy one. See docs/keys.md."""
     signer, took_s = await signer_of(far), []
     for nonce in range(12):
         begun = time.perf_counter()
         await signer.sign(msgspec.structs.replace(approval(), nonce=nonce))
         took_s.append(time.perf_counter() - begun)
-    assert statistics.median(took_s) < {"milliseconds": 0.25}[far.module.CUSTODY.latency]
+    assert statistics.median(took_s) < {"milliseconds": 0.25, "people": 0.25}[far.module.CUSTODY.latency]
     await signer.close()
 
 
