@@ -111,7 +111,7 @@ class Bench:
         self.clock.ns += seconds * 10**9
 
 
-async def settled(vault: Vault, ticket: Ticket, tries: int = 8) -> Ticket:
+async def settled(vault: Vault, ticket: Ticket, tries: int = 100) -> Ticket:
     """Asked until it is over, or as often as `tries`."""
     for _ in range(tries):
         ticket = await vault.poll(ticket)
