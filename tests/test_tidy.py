@@ -17,7 +17,6 @@ BANNED_NAMES = {"utils", "helpers", "common", "shared", "base", "core", "manager
 LINES_MAX = 400
 LONGER: dict[str, str] = {
     # file -> why it is one idea all the same
-    "agent/ports.py": "every seam on one page, which is read as a whole",
     "agent/ports.py": "every seam of the program on one page",
 }
 MONEY = ("agent/domain", "agent/ledger", "agent/settlement", "agent/risk")

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from agent.app import refuse_unarmed, running_engine, settings_of
-from agent.cli import look, words
+from agent.cli import algos, look, words
 from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
 from agent.cli.outcome import (
     differences,
@@ -55,11 +55,20 @@ def submit(
     market: Market,
     side: Side,
     qty: Quantity,
-    within: Annotated[str, typer.Option("--within", help="Deadline from now: 30s, 20m, 2h.")] = "10m",
+    within: Annotated[
+        str, typer.Option("--within", help="Deadline from now: 30s, 20m, 2h. [default: 10m, or a minute after the algorithm's end]")
+    ] = "",
     slippage_bps: Annotated[int, typer.Option("--slippage-bps", min=1, max=5_000, help="At most this worse, before fees.")] = 30,
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="Equal parts.")] = 1,
     every: Annotated[str, typer.Option("--every", help="Time between slices.")] = "0s",
     rest: Annotated[bool, typer.Option("--rest", help="What a book does not take at once stays there, at its limit.")] = False,
+    algo: algos.Name = None,
+    duration: algos.Duration = "30m",
+    interval: algos.Interval = "30s",
+    urgency: algos.Urgency = 100,
+    randomise_size: algos.RandomiseSize = 0,
+    randomise_time: algos.RandomiseTime = 0,
+    catch_up: algos.CatchUp = 300,
     strategy: Annotated[str, typer.Option("--strategy", help="Name under which limits and results are kept.")] = "manual",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the route and what risk says; send nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Hand it to the running agent and leave.")] = False,
@@ -69,7 +78,9 @@ def submit(
 ) -> None:
     """Trade a quantity over all venues. Waits until it has ended and prints what it cost."""
     wanted = words.quantity(qty, words.pair(market))
-    lasting, pause = words.duration(within, "--within"), words.duration(every, "--every")
+    pause = words.duration(every, "--every")
+    chosen = algos.chosen(algo, duration, interval, urgency, (randomise_size, randomise_time), catch_up)
+    lasting = words.duration(within or "10m", "--within") if within or chosen is None else chosen.duration_ns + algos.AFTER_NS
     if not strategy.isidentifier() or len(strategy) > 32:
         raise UsageError("--strategy is up to 32 letters, digits and _; choose another name")
     loaded = settings_of(config)
@@ -78,7 +89,7 @@ def submit(
 
     def wish(now_ns: int) -> Intent:
         name, account = f"i{uuid.uuid4().hex[:10]}", loaded.settings.account
-        return Intent(name, account, strategy, side, quantity, quote, slippage_bps, now_ns + lasting, slices, pause, rest)
+        return Intent(name, account, strategy, side, quantity, quote, slippage_bps, now_ns + lasting, slices, pause, rest, chosen)
 
     if dry_run:
         code, found = run_async(lambda: _rehearse(loaded, wish, live=live, quiet=as_json))
@@ -175,7 +186,9 @@ async def _rehearse(loaded: Loaded, wish: Wish, *, live: bool, quiet: bool) -> R
         {"order": plan, "kind": type(plan).__name__, "decision": "REFUSED" if reasons else "APPROVED", "reasons": reasons}
         for plan, reasons in answers
     ]
-    return code, {"status": "DRY_RUN", "sent": 0, "intent": intent, "route": route, "orders": decided, "exit_code": code}
+    return code, {"status": "DRY_RUN", "sent": 0, "intent": intent, "route": route, "orders": decided, "exit_code": code} | (
+        {"schedule": algos.timetable_rows(intent)} if intent.algo is not None else {}
+    )
 
 
 def _answer(event: OrderApproved | OrderRefused) -> tuple[Plan, tuple[Reason, ...]]:
@@ -199,6 +212,8 @@ def _tell_rehearsal(intent: Intent, route: Routed | None, answers: list[tuple[Pl
         line(f"{verdict}  {text}", "red" if reasons else "green")
         for reason in reasons:
             line(f"          {reason.code}: {reason.text}")
+    if intent.algo is not None:
+        out.print(algos.timetable_lines(intent))
     if intent.slices > 1:
         line(f"then {intent.slices - 1} more slices, {intent.interval_ns // 10**9} s apart, each routed anew")
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from agent.domain.algo import Algo
 from agent.domain.amount import Amount
 from agent.domain.instrument import Side
 
@@ -10,6 +11,8 @@ class Intent(msgspec.Struct, frozen=True):
     """Trade `quantity` of the base group against the quote group, in `slices` equal parts `interval_ns` apart.
 
     `rests`: what a book does not take at once stays there at its limit, until it is filled, cancelled or past the deadline.
+
+    `algo`: worked by it instead, from when it is accepted on; then it has one slice and no interval of its own.
 
     `slippage_bps_max`: no child may trade worse than this beyond the arrival price. `deadline_ns`: nothing is sent after it.
     """
@@ -25,6 +28,7 @@ class Intent(msgspec.Struct, frozen=True):
     slices: int = 1
     interval_ns: int = 0
     rests: bool = False
+    algo: Algo | None = None
 
     @property
     def base(self) -> str:

@@ -19,7 +19,7 @@ from agent.engine.parent import Parent
 from agent.engine.propose import given, most_given, permission, trade
 from agent.engine.state import State
 from agent.engine.world import Rules, World, coin_price, gas_prices
-from agent.execution.schedule import due
+from agent.execution.schedule import due, parts
 from agent.market.view import View
 from agent.risk.gate import refuse_intent
 from agent.routing.scorecard import VENUE_DEGRADED, charges, degraded
@@ -43,9 +43,14 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
     if view.mid is None:
         why = "; ".join(reason.text for reason in view.untrusted) or "no venue is connected that trades it"
         reasons.append(Reason("NO_REFERENCE_PRICE", f"there is no trusted price for {intent.market}: {why}"))
-    if 0 < intent.quantity.units <= (dust := _dust(intent, world)):
+    dust = _dust(intent, world)
+    if 0 < intent.quantity.units <= dust:
         least = Amount(dust + 1, intent.quantity.asset)
         reasons.append(Reason("QUANTITY_BELOW_MINIMUM", f"{intent.quantity} is below the smallest lot of any venue, {least}"))
+    if intent.algo is not None and intent.algo.interval_ns > 0 and 0 < intent.quantity.units // parts(intent.algo) <= dust:
+        most = max(1, intent.quantity.units // (dust + 1))
+        text = f"{parts(intent.algo)} parts of {intent.quantity} are below the smallest lot of any venue: at most {most} parts"
+        reasons.append(Reason("QUANTITY_BELOW_MINIMUM", text))
     if all(account != intent.account for account, _ in state.adopted):
         reasons.append(Reason("VALIDATION_FAILED", f"this agent works no account named {intent.account[:40]!r}"))
     if halt := _halt(intent, state, world):
@@ -90,7 +95,8 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
         if not flying:
             yield ended
         return
-    piece = due(intent, left, parent.slices, parent.slice_ns, now_ns)
+    least = _dust(intent, world) + 1 if intent.algo is not None else 1
+    piece = due(intent, left, parent.slices, parent.slice_ns, now_ns, accepted_ns=parent.accepted_ns, least=least)
     if piece is None or _halt(intent, state, world) or _rests(parent, now_ns) or _waits_for_chain(intent, state, world, now_ns):
         return
     view = world.market.view(intent.market, now_ns)

@@ -129,6 +129,21 @@ def test_dry_run_sends_nothing(desk: Path) -> None:
     assert isthmus("order", "list", "--json", at=desk).json == before
 
 
+def test_an_algorithm_shows_its_schedule_and_refuses_what_makes_no_sense(desk: Path) -> None:
+    wish = ("order", "submit", PAIR, "--side", "sell", "--qty", "3", "--dry-run", "--duration", "10m")
+    found = isthmus(*wish, "--algo", "is", "--urgency", "300", "--json", at=desk).json
+    assert found["sent"] == 0
+    parts = [float(row["quantity"]["amount"]) for row in found["schedule"]]
+    assert (len(parts), found["schedule"][-1]["after_s"]) == (20, 570)
+    assert parts == sorted(parts, reverse=True)
+    assert sum(parts[:5]) > 1.5, "half within the first quarter"
+    assert found["schedule"][-1]["total"]["amount"] == "3"
+    refused = isthmus(*wish, "--algo", "twap", "--interval", "20m", at=desk)
+    assert refused.code == 3
+    assert "at most 600 s" in refused.err
+    assert isthmus(*wish, "--algo", "twap", "--interval", "0s", at=desk).code == 2
+
+
 def test_submit_tells_what_it_cost(sold: dict[str, Any]) -> None:
     assert sold["status"] == "FILLED"
     assert sold["breaks"] == []
