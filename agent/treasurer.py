@@ -11,7 +11,7 @@ import msgspec
 
 from agent.config import Loaded
 from agent.domain.amount import parse_units, plain
-from agent.domain.errors import ChainError, ConfigError, RefusedError, SignerUnavailableError, UsageError
+from agent.domain.errors import ChainError, ConfigError, RefusedError, SignerError, UsageError
 from agent.domain.plan import Call
 from agent.gateways import local
 from agent.keys.accounts.roles import role_key
@@ -108,9 +108,10 @@ def tickets(loaded: Loaded, clock: Clock, *, is_all: bool = False) -> list[Ticke
 @contextlib.asynccontextmanager
 async def asking(loaded: Loaded, clock: Clock, name: str, ask: Ask | None) -> AsyncIterator[Opened]:
     """An account that may be asked: the wallet's own numbers are the agent's while it runs."""
-    if account_named(loaded, name).kind == "wallet" and local.is_running(loaded.home):
+    is_running = local.is_running(loaded.home)
+    if account_named(loaded, name).kind == "wallet" and is_running:
         raise UsageError(f"{name} is the wallet that an agent trades with now; stop the agent in {loaded.home}, and ask again")
-    async with opened_vault(loaded, clock, name, ask) as opened:
+    async with opened_vault(loaded, clock, name, ask, with_wallet=not is_running) as opened:
         yield opened
 
 
@@ -167,8 +168,8 @@ async def poll(loaded: Loaded, clock: Clock, ask: Ask | None, only: Collection[s
         mine = [one for one in waiting if one.account == name]
         try:
             async with asking(loaded, clock, name, ask) as opened:
-                found += [await opened.vault.poll(one) for one in mine]
-        except (ChainError, SignerUnavailableError) as error:
+                found += [await _polled(opened, one) for one in mine]
+        except (ChainError, SignerError, UsageError) as error:
             found += [msgspec.structs.replace(one, reason=str(error)) for one in mine]
     return found
 
@@ -278,3 +279,11 @@ async def _asked(opened: Opened, name: str, calls: Sequence[Call], before: Seque
     known = _under_way(before, name)
     serial = 1 + sum(_purpose(one) == name for one in before)
     return known.ticket if known is not None else await opened.vault.propose(f"{name} #{serial}", calls)
+
+
+async def _polled(opened: Opened, ticket: Ticket) -> Ticket:
+    """One that cannot be looked at now stays as it is, and says why."""
+    try:
+        return await opened.vault.poll(ticket)
+    except SignerError as error:
+        return msgspec.structs.replace(ticket, reason=str(error))

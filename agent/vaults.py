@@ -65,12 +65,14 @@ class Treasury(_Section):
 class _Place(_Section):
     """What every account has, whatever its kind. `keys`: sections as `[wallet]` has, of a Safe's owners that are reached here.
 
+    `sender`: a section as `[wallet]` has, of the key that sends what the owners agreed to, and pays; without it `[wallet]` does.
     `modifier` and `role`: the role of Zodiac Roles over a Safe whose members can be taken out.
     """
 
     venue: str
     tier: Tier
     keys: tuple[dict[str, Any], ...] = Field(default=(), strict=False, max_length=KEYS_MAX)
+    sender: dict[str, Any] | None = None
     modifier: str = ""
     role: str = ""
 
@@ -86,6 +88,7 @@ class AccountSection(NamedTuple):
     venue: str
     section: Any
     keys: tuple[Any, ...]
+    sender: Any
     modifier: str
     role: str
 
@@ -133,7 +136,7 @@ def vault_kinds() -> list[str]:
 
 def _account(loaded: Loaded, name: str, data: Mapping[str, Any]) -> AccountSection:
     where = f"{loaded.path.name}: treasury.accounts.{name}"
-    common = {key: data[key] for key in ("venue", "tier", "keys", "modifier", "role") if key in data}
+    common = {key: data[key] for key in ("venue", "tier", "keys", "sender", "modifier", "role") if key in data}
     place = checked(_Place, common, where)
     kind = str(data.get("kind", ""))
     if kind not in vault_kinds():
@@ -142,10 +145,13 @@ def _account(loaded: Loaded, name: str, data: Mapping[str, Any]) -> AccountSecti
     section = loaded.venues.get(place.venue)
     if section is None or not hasattr(section, "chain_id"):
         raise ConfigError(f"{where}: venue {place.venue[:40]!r} is no venue on a chain; name one whose chain and coins it shares")
-    if place.keys and kind != "safe":
-        raise ConfigError(f"{where}: keys are of a Safe's owners; take them out")
+    if (place.keys or place.sender) and kind != "safe":
+        raise ConfigError(f"{where}: keys and sender are of a Safe; take them out")
     keys = tuple(wallet_section(one, f"{where}.keys[{at}]") for at, one in enumerate(place.keys))
-    return AccountSection(name, kind, place.tier, config.address, config, place.venue, section, keys, place.modifier, place.role)
+    sender = None if place.sender is None else wallet_section(place.sender, f"{where}.sender")
+    return AccountSection(
+        name, kind, place.tier, config.address, config, place.venue, section, keys, sender, place.modifier, place.role
+    )
 
 
 def _module(kind: str) -> Any:
@@ -161,8 +167,13 @@ def tickets_of(loaded: Loaded, clock: Clock) -> Tickets:
 
 
 @contextlib.asynccontextmanager
-async def opened_vault(loaded: Loaded, clock: Clock, name: str, ask: Ask | None = None) -> AsyncIterator[Opened]:
-    """One account, with the keys that reach it, while the context is open. Raises SecretError, SignerError or ChainError."""
+async def opened_vault(
+    loaded: Loaded, clock: Clock, name: str, ask: Ask | None = None, *, with_wallet: bool = True
+) -> AsyncIterator[Opened]:
+    """One account, with the keys that reach it, while the context is open. Raises SecretError, SignerError or ChainError.
+
+    `with_wallet`: whether `[wallet]` may send for it; not while an agent counts that key's transactions.
+    """
     from agent.chains.rpc import connect
 
     account = account_named(loaded, name)
@@ -171,8 +182,8 @@ async def opened_vault(loaded: Loaded, clock: Clock, name: str, ask: Ask | None 
         chain = await connect(account.section.rpc_url, account.section.chain_id, account.section.timeout_s)
         closing.push_async_callback(chain.close)
         signers = [await _key(loaded, clock, account, one, closing, ask) for one in account.keys]
-        wants_wallet = account.kind in ("wallet", "safe") and loaded.wallet is not None
-        executor = await _key(loaded, clock, account, loaded.wallet, closing, ask) if wants_wallet else None
+        sender = account.sender or (loaded.wallet if with_wallet and account.kind in ("wallet", "safe") else None)
+        executor = await _key(loaded, clock, account, sender, closing, ask) if sender is not None else None
         windows = any(rule.window_s for rule in loaded.settings.policy)
         spent = Spent(loaded.home / SPENT, clock) if windows else None
         lasts_s, tickets = treasury_of(loaded).lasts_s, tickets_of(loaded, clock)

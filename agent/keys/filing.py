@@ -11,7 +11,7 @@ import msgspec
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call
 from agent.keys.accounts.safe import CALLS_MAX
-from agent.keys.bounds import KeyPolicy
+from agent.keys.bounds import Act, KeyPolicy
 from agent.keys.policy import acts_of
 from agent.keys.rules import charged, told
 from agent.keys.spent import Spent
@@ -49,9 +49,7 @@ def filed(means: Means, request: str, calls: Sequence[Call], calls_max: int = CA
     known = tickets.known(means.name, request, policy.chain_id, calls)
     if known is not None:
         return known, False
-    if not 0 < len(calls) <= calls_max:
-        raise SignerError(f"{means.name} carries out 1 to {calls_max} calls at once, not {len(calls)}")
-    acts = acts_of(policy, calls)
+    acts = check(means, calls, calls_max)
     charges = charged(policy.rules, acts, policy.names)
     ticket_id, now_ns = id_of(means.name, request), tickets.now_ns()
     meaning = tuple(told(act, policy.names) for act in acts)
@@ -66,6 +64,15 @@ def filed(means: Means, request: str, calls: Sequence[Call], calls_max: int = CA
         if held is not None:
             held.release()
         raise
+
+
+def check(means: Means, calls: Sequence[Call], calls_max: int = CALLS_MAX) -> tuple[Act, ...]:
+    """What the calls do, or SignerError for what no rule allows. Windows are not looked at."""
+    if not 0 < len(calls) <= calls_max:
+        raise SignerError(f"{means.name} carries out 1 to {calls_max} calls at once, not {len(calls)}")
+    acts = acts_of(means.policy, calls)
+    charged(means.policy.rules, acts, means.policy.names)
+    return acts
 
 
 def ended(means: Means, one: Filed, state: TicketState, reason: str) -> Filed:

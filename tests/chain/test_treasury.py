@@ -157,7 +157,7 @@ def test_settings_that_are_wrong_say_what_to_do(desk: TreasuryDesk, tmp_path: Pa
         ('venue = "pools"\ntier = "hot"', 'venue = "pool"\ntier = "hot"', "is no venue on a chain"),
         (f'address = "{PAPER}"', f'address = "{HOT}"', "are the same address"),
         ('tier = "hot"', 'tier = "tepid"', "tier"),
-        ('tier = "hot"', 'tier = "hot"\nkeys = [{ keystore = "owner", password = "ask" }]', "keys are of a Safe's owners"),
+        ('tier = "hot"', 'tier = "hot"\nkeys = [{ keystore = "owner", password = "ask" }]', "keys and sender are of a Safe"),
     ):
         path = tmp_path / "wrong.toml"
         assert old in good

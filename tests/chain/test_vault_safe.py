@@ -199,12 +199,30 @@ async def test_another_transaction_at_its_number_ends_it(desk: Desk, tmp_path: P
     assert (ticket.state, ticket.reason) == ("refused", "another transaction took number 0 of the Safe")
 
 
-async def test_what_would_fail_is_not_sent_and_what_failed_is_not_tried_for_ever(desk: Desk, tmp_path: Path) -> None:
+async def test_what_would_fail_is_not_sent(desk: Desk, tmp_path: Path) -> None:
     vault = await desk.vault(tmp_path, keys=("b", "c"))
     ticket = await vault.propose("more than there is", desk.to_friend(10**12))
     assert ticket.state == "ready"
     assert "revert" in ticket.reason
     assert desk.nonce(A) == 0
+
+
+async def test_what_failed_in_a_block_is_sent_anew_when_it_would_succeed_and_not_for_ever(desk: Desk, tmp_path: Path) -> None:
+    vault = await desk.vault(tmp_path, keys=("b", "c"))
+    code = desk.rpc.call("eth_getCode", desk.token, "latest")
+    for _ in range(safe.TRIES_MAX):
+        desk.rpc.call("evm_setAutomine", False)
+        ticket = await vault.poll(await vault.propose("one", desk.to_friend(5)))
+        assert ticket.state == "sent"
+        desk.rpc.call("anvil_setCode", desk.token, "0x60006000fd")
+        desk.rpc.call("evm_setAutomine", True)
+        desk.rpc.call("evm_mine")
+        ticket = await vault.poll(ticket)
+        assert ticket.state == "ready"
+        desk.rpc.call("anvil_setCode", desk.token, code)
+    ticket = await vault.poll(ticket)
+    assert (ticket.state, desk.got(), desk.nonce(A)) == ("ready", 0, safe.TRIES_MAX)
+    assert "it failed in a block 3 times" in ticket.reason
 
 
 async def test_an_owner_is_replaced_by_one_whom_a_rule_names_and_the_old_one_s_word_is_worth_nothing(

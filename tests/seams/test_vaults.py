@@ -151,6 +151,19 @@ async def test_away_is_unavailable_and_nothing_is_lost(bench: Bench) -> None:
     assert bench.paid() - before == 600
 
 
+@pytest.mark.parametrize("is_answer", [False, True])
+async def test_what_was_lost_on_its_way_happens_once(bench: Bench, is_answer: bool) -> None:
+    """Whether the transaction was lost or only its answer: the same bytes are sent again, also after a restart."""
+    bench.lossy, before = is_answer, bench.paid()
+    vault = await bench.opened()
+    ticket = await vault.propose("rent", bench.pay(600))
+    await bench.agree(vault, ticket)
+    bench.lossy = None
+    vault = await bench.opened()
+    ticket = await settled(vault, await vault.propose("rent", bench.pay(600)))
+    assert (ticket.state, bench.paid() - before) == ("done", 600)
+
+
 async def test_a_ticket_is_its_owner_s_and_a_damaged_one_is_refused(bench: Bench) -> None:
     vault = await bench.opened()
     ticket = await vault.propose("rent", bench.pay(600))

@@ -10,6 +10,7 @@ import msgspec
 from account_kit import Chain as Desk
 
 from agent.chains.rpc import Rpc
+from agent.domain.errors import OutcomeUnknown
 from agent.domain.plan import Call
 from agent.keys.accounts.kinds import Kind
 from agent.keys.bounds import KeyPolicy, Rule
@@ -39,6 +40,27 @@ class SetClock:
         self.ns += int(seconds * 10**9)
 
 
+class Lossy:
+    """A line to the chain on which the next transaction is lost, or its answer is."""
+
+    def __init__(self, chain: Rpc, *, is_answer: bool) -> None:
+        self._chain, self._is_answer, self.chain_id, self.lost = chain, is_answer, chain.chain_id, 0
+
+    async def call(self, method: str, *params: Any) -> Any:
+        return await self._chain.call(method, *params)
+
+    async def send_raw(self, raw: bytes) -> str:
+        if self.lost:
+            return await self._chain.send_raw(raw)
+        self.lost += 1
+        if self._is_answer:
+            await self._chain.send_raw(raw)
+        raise OutcomeUnknown("nobody knows")
+
+    async def close(self) -> None:
+        await self._chain.close()
+
+
 class Bench:
     """One vault of a kind with everything around it. `open`: the vault, as after a restart; `agree`: what the people do."""
 
@@ -53,11 +75,12 @@ class Bench:
         self.chains: list[Rpc] = []
         self.stand_in: Any = None
         self.vaults: list[Vault] = []
+        self.lossy: bool | None = None  # whether the answer is lost, or what was sent; None: neither
         self.is_prompt = False  # it waits for nobody
 
     def begin(self, folder: Path) -> None:
         """With no tickets, in another folder."""
-        self.folder, self.clock, self.chains, self.vaults = folder, SetClock(), [], []
+        self.folder, self.clock, self.chains, self.vaults, self.lossy = folder, SetClock(), [], [], None
         self.begin_kind()
 
     async def opened(self) -> Any:
@@ -88,7 +111,9 @@ class Bench:
     async def means(self, owner: str, account: Kind | None = None) -> Means:
         spent = Spent(self.folder / "spent.jsonl", self.clock)
         tickets = Tickets(self.folder / "tickets", self.clock)
-        return Means("cold", self.kind, tickets, self.policy(owner, account), await self.chain(), spent, LASTS_S)
+        chain: Any = await self.chain()
+        line = chain if self.lossy is None else Lossy(chain, is_answer=self.lossy)
+        return Means("cold", self.kind, tickets, self.policy(owner, account), line, spent, LASTS_S)
 
     def policy(self, owner: str, account: Kind | None = None) -> KeyPolicy:
         rule = Rule(

@@ -19,7 +19,8 @@ from pydantic import Field, field_validator
 from agent.domain.amount import plain
 from agent.domain.errors import SecretError, SignatureUnknownError, SignerError, SignerUnavailableError
 from agent.domain.plan import Call
-from agent.keys.filing import Means, ended, filed, is_over
+from agent.keys.bounds import Act
+from agent.keys.filing import Means, check, ended, filed, is_over
 from agent.keys.http import HERE
 from agent.keys.policy import acts_of
 from agent.keys.secrets import Secret, Secrets
@@ -114,14 +115,9 @@ class FireblocksVault:
     async def propose(self, request: str, calls: Sequence[Call]) -> Ticket:
         """As the port says: one transfer, or one contract call."""
         async with self._means.tickets.turn():
+            self._asset(check(self._means, calls, calls_max=1)[0])  # a coin that it has no word for is told before a ticket is made
             one, is_new = filed(self._means, request, calls, calls_max=1)
-            if not is_new:
-                return one.ticket
-            try:
-                self._document(one)  # a coin that the custodian has no word for
-            except SignerError as error:
-                return ended(self._means, one, "refused", str(error)).ticket
-            return (await self._posted(one)).ticket
+            return (await self._posted(one)).ticket if is_new else one.ticket
 
     async def poll(self, ticket: Ticket) -> Ticket:
         async with self._means.tickets.turn():
@@ -209,10 +205,7 @@ class FireblocksVault:
     def _document(self, one: Filed) -> dict[str, Any]:
         (call,), (act, *_) = one.calls, acts_of(self._means.policy, one.calls)
         is_payment = act.kind == "transfer"
-        symbol, decimals = self._means.policy.names.get(act.given, (act.given, 0)) if is_payment else ("ETH", 18)
-        asset = self._config.assets.get(symbol)
-        if asset is None:
-            raise SignerError(f"the custodian's word for {symbol} is not known; add it to assets of {self._means.name}")
+        asset, decimals = self._asset(act)
         made = {
             "operation": "TRANSFER" if is_payment else "CONTRACT_CALL",
             "assetId": asset,
@@ -223,6 +216,13 @@ class FireblocksVault:
             "note": "; ".join(one.ticket.meaning)[:200],
         }
         return made if is_payment else {**made, "extraParameters": {"contractCallData": "0x" + call.data.hex()}}
+
+    def _asset(self, act: Act) -> tuple[str, int]:
+        """What the custodian calls the coin of an act, and its decimals. SignerError when it has no word for it."""
+        symbol, decimals = self._means.policy.names.get(act.given, (act.given, 0)) if act.kind == "transfer" else ("ETH", 18)
+        if symbol not in self._config.assets:
+            raise SignerError(f"the custodian's word for {symbol} is not known; add it to assets of {self._means.name}")
+        return self._config.assets[symbol], decimals
 
     # -- the wire ------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from agent.keys.digest import (
     transaction_raw,
 )
 from agent.keys.documents import plain_transaction, read_plain_transaction
-from agent.keys.filing import Means, ended, filed, is_over
+from agent.keys.filing import Means, check, ended, filed, is_over
 from agent.keys.remote import recovered
 from agent.keys.secrets import Secrets
 from agent.keys.section import Section
@@ -66,19 +66,19 @@ class OfflineVault:
         """As the port says: one call, with fees of now and the next number that no other ticket has."""
         tickets, policy = self._means.tickets, self._means.policy
         async with tickets.turn():
-            one, is_new = filed(self._means, request, calls, calls_max=1)
-            if not is_new:
-                return one.ticket
-            try:
-                found = await made(self._means.chain, self.address, calls[0], policy.gas_fee_max, one.ticket.id)
-            except SignerError as error:
-                return ended(self._means, one, "refused", str(error)).ticket
-            taken = [int(other.notes["nonce"]) for other in self._queue() if "nonce" in other.notes]
-            call, nonce = calls[0], max(found.nonce, max(taken, default=-1) + 1)
+            known = tickets.known(self._means.name, request, policy.chain_id, calls)
+            if known is not None:
+                return known.ticket
+            check(self._means, calls, calls_max=1)
+            call = calls[0]
+            found = await made(self._means.chain, self.address, call, policy.gas_fee_max, request)
+            taken = [int(other.notes["nonce"]) for other in self._queue()]
+            nonce = max(found.nonce, max(taken, default=-1) + 1)
             gas = found.gas_tip, found.gas_fee_max, found.gas_limit
             tx = Transaction(policy.chain_id, nonce, *gas, address_bytes(call.to), call.value, call.data)
             notes = {"nonce": str(nonce), "sender": self.address, "tx": _text(tx)}
-            return tickets.moved(one, "waiting", f"it waits for the signature of {self.address}", **notes).ticket
+            one, _ = filed(self._means, request, calls, calls_max=1, **notes)
+            return tickets.moved(one, "waiting", f"it waits for the signature of {self.address}").ticket
 
     async def poll(self, ticket: Ticket) -> Ticket:
         async with self._means.tickets.turn():

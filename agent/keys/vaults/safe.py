@@ -28,6 +28,7 @@ from agent.ports import Custody, Signer, Ticket
 
 CUSTODY = Custody("safe", "cold", "people")
 TRIES_MAX = 3
+NOBODY = "the owners agree; nobody is here to send it: give a sender, or stop the agent that trades with [wallet]"
 VERSION = "1.4.1"
 EXECUTED: Final = "0x" + keccak(b"ExecutionSuccess(bytes32,uint256)").hex()
 IS_VALID: Final = function("isValidSignature(bytes,bytes)")  # EIP-1271 as Safe 1.4.1 asks it; the selector is also its yes
@@ -184,7 +185,7 @@ class SafeVault:
         if tries >= TRIES_MAX:
             return tickets.moved(one, "ready", f"it failed in a block {tries} times; look at {one.ticket.tx_hash}, or refuse it")
         if self._executor is None:
-            return tickets.moved(one, "ready", "the owners agree; no [wallet] of these settings could send it")
+            return tickets.moved(one, "ready", NOBODY)
         call = Call(self.address, exec_data(self._tx(one), packed(words)))
         sender = str(getattr(self._executor, "address", ""))
         try:
@@ -221,7 +222,7 @@ class SafeVault:
                 continue
             try:
                 signed = await key.sign(self._typed(one))
-            except SignerUnavailableError:
+            except SignerError:  # it is away, its owner said no, or its own policy does: then it gives no word
                 continue
             if isinstance(signed, SignedTyped):
                 has.add(owner)
