@@ -1,5 +1,6 @@
 """The group that most tests share: one real key generation and one real run of `aux`, half a minute of two cores."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -8,6 +9,15 @@ if TYPE_CHECKING:
     from parties import Letter
 
     from agent.keys.threshold import engine
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that is here runs alone."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.alone)
 
 
 class Made(NamedTuple):
