@@ -95,6 +95,9 @@ class CosignerGroup:
     def is_running(self, name: str) -> bool:
         return name in self._processes
 
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
     def kill(self, name: str) -> None:
         """At once, as a machine that loses its power."""
         self._end(name, subprocess.Popen.kill)

@@ -21,7 +21,7 @@ async def warm(key: Any) -> None:
 @contextlib.contextmanager
 def open_case(folder: Path) -> Iterator[Far]:
     with open_group() as (group, key):
-        shown = {**wallet_settings(key), "pool": MANY, "cosigners": ["first", "second"]}
+        shown = {**wallet_settings(key), "pool": 0, "cosigners": ["first", "second"]}
         password = Path(key.password.removeprefix("file:")).read_text(encoding="utf-8")
 
         def away() -> None:

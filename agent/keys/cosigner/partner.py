@@ -13,7 +13,7 @@ from agent.domain.plan import TypedData
 from agent.keys.cosigner.group import Group
 from agent.keys.cosigner.identity import Identity
 from agent.keys.cosigner.link import Link, PeerRefusedError
-from agent.keys.cosigner.pool import Pool
+from agent.keys.cosigner.pool import POOL_MAX, Pool
 from agent.keys.cosigner.run import Run, conducted, execution_id
 from agent.keys.cosigner.wire import NONCE_BYTES, PROTOCOL, About, Done, Nonce, Partial, Propose, Sign, Start, Who, typed_text
 from agent.keys.steps import Preimage
@@ -38,7 +38,7 @@ class Partner:
         """`mark`: up to how many presignatures wait for use."""
         self._link = Link(identity, group, share.party, party)
         self._group, self._share, self._ours, self._mark = group, share, share.party, mark
-        self.pool = Pool(max(mark, 1))
+        self.pool = Pool()
         self.fault = ""  # why it is not asked any more until a restart
         self._guard = asyncio.Lock()  # one presignature at a time
         self._wanted = asyncio.Event()
@@ -89,7 +89,7 @@ class Partner:
 
     async def warm(self, count: int) -> None:
         """Wait until that many presignatures are there. Raises what making them does."""
-        while len(self.pool) < min(count, self._mark):
+        while len(self.pool) < min(count, POOL_MAX):
             async with self._guard:
                 self.pool.put(await self._made())
 
