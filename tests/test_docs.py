@@ -33,6 +33,8 @@ COMMANDS = [
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
     ("policy",), ("policy", "show"), ("policy", "check"), ("policy", "pin"),
+    ("cosigner",), ("cosigner", "init"), ("cosigner", "primes"), ("cosigner", "setup"), ("cosigner", "serve"),
+    ("cosigner", "show"), ("cosigner", "backup"), ("cosigner", "restore"), ("cosigner", "audit"),
     ("signer",), ("sandbox",), ("sandbox", "up"), ("sandbox", "status"), ("sandbox", "down"),
 ]  # fmt: skip
 
@@ -121,7 +123,7 @@ def test_every_command_answers_help(command: tuple[str, ...], tmp_path: Path) ->
     assert done.code == 0, done
     assert done.out.startswith("Usage: ")
     assert done.err == ""
-    if command not in ((), ("order",), ("keys",), ("audit",), ("policy",), ("sandbox",)):
+    if command not in ((), ("order",), ("keys",), ("audit",), ("policy",), ("cosigner",), ("sandbox",)):
         assert "--json" in done.out
     assert not list(tmp_path.iterdir()), "help writes nothing"
 

@@ -60,7 +60,7 @@ class Broken(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 Entry = Taken | Gave | Refused | KeyMade | Broken
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seq: int
     at_ns: int
     hash: str
@@ -92,7 +92,7 @@ class AuditLog:
         self.head = 0, GENESIS
         try:
             entries = []
-            for entry, head in walk(whole, path):
+            for _, entry, head in walk(whole, path):
                 entries.append(entry)
                 self.head = head
         except SignerError:
@@ -124,12 +124,11 @@ def read_audit(path: Path) -> list[tuple[int, int, Entry]]:
         whole, _, _torn = path.read_bytes().rpartition(b"\n")
     except OSError as error:
         raise SecretError(f"cannot read {path}: {error.strerror}") from None
-    times = [msgspec.json.decode(text, type=_Line).at_ns for text in whole.split(b"\n")] if whole else []
-    return [(head[0], at_ns, entry) for (entry, head), at_ns in zip(walk(whole, path), times, strict=True)]
+    return [(head[0], at_ns, entry) for at_ns, entry, head in walk(whole, path)]
 
 
-def walk(whole: bytes, path: Path) -> Iterator[tuple[Entry, tuple[int, str]]]:
-    """Each entry with the head after it, as long as they continue the chain. Raises SignerError at the first that does not."""
+def walk(whole: bytes, path: Path) -> Iterator[tuple[int, Entry, tuple[int, str]]]:
+    """Each entry with its time (ns) and the head after it. Raises SignerError at the first that does not continue the chain."""
     head = 0, GENESIS
     for number, text in enumerate(whole.split(b"\n") if whole else (), 1):
         try:
@@ -141,7 +140,7 @@ def walk(whole: bytes, path: Path) -> Iterator[tuple[Entry, tuple[int, str]]]:
         if not is_next:
             raise SignerError(f"line {number} of {path} was changed after it was written; find out by whom, and restore it")
         head = line.seq, line.hash
-        yield entry, head
+        yield line.at_ns, entry, head
 
 
 def shortened(reason: str) -> str:

@@ -60,6 +60,8 @@ class Daemon:
             return await self._answer(peer, request)
         except SignerError:
             raise
+        except engine.ThresholdError as error:
+            raise SignerError(f"the engine refuses: {error}") from None
         except IsthmusError as error:  # our own disk or password: told in its words, which hold no secret
             raise SignerError(str(error)) from None
 
@@ -149,9 +151,7 @@ class Daemon:
 
     async def _prepare(self, fingerprint: bytes) -> None:
         making = self._made()
-        await making.prepare()
-        if making.share.fingerprint != fingerprint:
-            raise SignerError("this party has made another key; nobody keeps it")
+        await making.prepare(fingerprint)
         self._prepared = making.share
 
     def _commit(self, fingerprint: bytes) -> None:

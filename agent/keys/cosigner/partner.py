@@ -14,7 +14,7 @@ from agent.keys.cosigner.group import Group
 from agent.keys.cosigner.identity import Identity
 from agent.keys.cosigner.link import Link, PeerRefusedError
 from agent.keys.cosigner.pool import POOL_MAX, Pool
-from agent.keys.cosigner.run import Run, conducted, execution_id
+from agent.keys.cosigner.run import CeremonyFailedError, Run, conducted, execution_id
 from agent.keys.cosigner.wire import NONCE_BYTES, PROTOCOL, About, Done, Nonce, Partial, Propose, Sign, Start, Who, typed_text
 from agent.keys.steps import Preimage
 from agent.keys.threshold import engine
@@ -22,6 +22,8 @@ from agent.keys.threshold import engine
 IDLE_S = 0.5  # since the last request, before presignatures are made ahead
 LOOK_S = 60.0  # between looks at the pool when nothing is asked
 AWAY_S = 5.0  # until a cosigner that did not answer is tried again in the background
+STRIKES_MAX = 2  # ceremonies in which it was found to cheat; then it is not asked until a person has looked
+ABOUT_S = 3.0
 ANSWER_S = 2.0  # of a signature, which takes milliseconds; then it is asked for once more
 
 
@@ -32,13 +34,27 @@ class FalsePartialError(SignerError):
 class Partner:
     """One cosigner, as the agent's party sees it."""
 
-    __slots__ = ("_asked_at", "_group", "_guard", "_link", "_mark", "_ours", "_refill", "_share", "_wanted", "fault", "pool")
+    __slots__ = (
+        "_asked_at",
+        "_group",
+        "_guard",
+        "_link",
+        "_mark",
+        "_ours",
+        "_refill",
+        "_share",
+        "_strikes",
+        "_wanted",
+        "fault",
+        "pool",
+    )
 
     def __init__(self, identity: Identity, group: Group, share: engine.KeyShare, party: int, mark: int) -> None:
         """`mark`: up to how many presignatures wait for use."""
         self._link = Link(identity, group, share.party, party)
         self._group, self._share, self._ours, self._mark = group, share, share.party, mark
         self.pool = Pool()
+        self._strikes = 0
         self.fault = ""  # why it is not asked any more until a restart
         self._guard = asyncio.Lock()  # one presignature at a time
         self._wanted = asyncio.Event()
@@ -56,7 +72,7 @@ class Partner:
     async def about(self) -> About:
         """Who answers. Raises SignerUnavailableError when nobody does, SignerError when it is of another group or has no share."""
         try:
-            found = await self._link.ask(Who(PROTOCOL, self._group.id), About)
+            found = await self._link.ask(Who(PROTOCOL, self._group.id), About, ABOUT_S)
         except SignatureUnknownError:
             raise SignerUnavailableError(
                 f"party {self.name} left without an answer; look at its log and at both group files"
@@ -133,10 +149,17 @@ class Partner:
         """A new presignature. Raises SignerUnavailableError when it cannot be made now."""
         try:
             return await self._presign()
-        except PeerRefusedError as refusal:
-            raise SignerUnavailableError(f"party {self.name} makes no presignature now: {refusal}") from None
+        except CeremonyFailedError as error:
+            self._strikes += bool(error.guilty)
+            if self._strikes >= STRIKES_MAX:
+                self.fault = f"party {self.name} was found to cheat ({error}); look at both machines, then restart"
+            raise
+        except SignerUnavailableError:
+            raise
         except SignatureUnknownError:
             raise SignerUnavailableError(f"party {self.name} left while a presignature was made; nothing was signed") from None
+        except SignerError as error:
+            raise SignerUnavailableError(f"party {self.name} makes no presignature now: {error}") from None
 
     async def _next(self) -> engine.Presignature:
         """The oldest that waits, else a new one."""

@@ -104,9 +104,11 @@ class Making:
             same = await self.links[peer].ask(Compare(self.share.fingerprint), Same, COMPARE_S)
             self._note(peer, same.fingerprint)
 
-    async def prepare(self) -> None:
-        """Write the share, once every other party has compared equal with this one."""
+    async def prepare(self, fingerprint: bytes) -> None:
+        """Write the share, once every other party has compared equal. Raises SignerError if the leader's key is another."""
         await self._waited(self._equal, "not every party has compared the new key")
+        if self.share.fingerprint != fingerprint:
+            raise SignerError("this party has made another key; nobody keeps it")
         await asyncio.to_thread(self._home.prepare_share, self.share, self._group)
 
     def commit(self) -> None:
@@ -183,7 +185,7 @@ async def lead(making: Making, home: Home, group: Group, ours: int, tell: Tell) 
     tell(f"auxiliary data in {aux_s:.1f} s; comparing with every party")
     mark = making.share.fingerprint
     await making.compare_all(list(making.links))
-    await asyncio.gather(making.prepare(), *(link.ask(Prepare(mark), Done, 2 * COMPARE_S) for link in making.links.values()))
+    await asyncio.gather(making.prepare(mark), *(link.ask(Prepare(mark), Done, 2 * COMPARE_S) for link in making.links.values()))
     for link in making.links.values():
         await link.ask(Commit(mark), Done)
     making.commit()

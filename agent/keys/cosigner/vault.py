@@ -7,7 +7,7 @@ with it. A backup is the same file in another place.
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -90,13 +90,11 @@ class Vault:
 
     def open(self, raw: bytes, where: str) -> tuple[bytearray, str]:
         """As `load`, from the bytes of a file."""
-        from cryptography.exceptions import InvalidTag
-
-        found = read_sealed(raw, where)
+        library, found = _library(), read_sealed(raw, where)
         plain = bytearray(len(found.sealed) - _TAG_BYTES)
         try:
-            _aead(self._key(found.salt, found.scrypt_n)).decrypt_into(found.nonce, found.sealed, found.bound(), plain)
-        except InvalidTag:
+            library.aead(self._key(found.salt, found.scrypt_n)).decrypt_into(found.nonce, found.sealed, found.bound(), plain)
+        except library.invalid:
             raise SecretError(f"the password does not open {where}; check the password, or that the file is whole") from None
         return plain, found.about
 
@@ -149,14 +147,15 @@ class Vault:
 
     def _seal(self, plain: bytearray, about: str) -> Sealed:
         head = Sealed(1, about, self._scrypt_n, self._salt, os.urandom(_NONCE_BYTES), b"")
-        sealed = _aead(self._key(head.salt, head.scrypt_n)).encrypt(head.nonce, plain, head.bound())
+        sealed = _library().aead(self._key(head.salt, head.scrypt_n)).encrypt(head.nonce, plain, head.bound())
         return msgspec.structs.replace(head, sealed=sealed)
 
     def _key(self, salt: bytes, scrypt_n: int) -> bytearray:
         found = self._keys.get((salt, scrypt_n))
         if found is None:
             found = self._keys[salt, scrypt_n] = bytearray(_KEY_BYTES)
-            _scrypt(salt, scrypt_n).derive_into(self._password.reveal().encode(), found)
+            kdf = _library().scrypt(salt=salt, length=_KEY_BYTES, n=scrypt_n, r=8, p=1)
+            kdf.derive_into(self._password.reveal().encode(), found)
         return found
 
 
@@ -202,17 +201,20 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _aead(key: bytearray) -> "AESGCM":
+class _Library(NamedTuple):
+    """What we take from `cryptography`."""
+
+    aead: "type[AESGCM]"
+    scrypt: "type[Scrypt]"
+    invalid: type[Exception]
+
+
+def _library() -> _Library:
+    """Raises SecretError where it is not installed."""
     try:
+        from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-    except ImportError:
-        raise SecretError(NEEDS_CRYPTOGRAPHY) from None
-    return AESGCM(key)
-
-
-def _scrypt(salt: bytes, n: int) -> "Scrypt":
-    try:
         from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
     except ImportError:
         raise SecretError(NEEDS_CRYPTOGRAPHY) from None
-    return Scrypt(salt=salt, length=_KEY_BYTES, n=n, r=8, p=1)
+    return _Library(AESGCM, Scrypt, InvalidTag)
