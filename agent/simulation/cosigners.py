@@ -5,13 +5,13 @@ a log of its own; the daemons are the real `isthmus cosigner serve`.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from agent.keys.secrets import Secret
 NAMES = ("agent", "first", "second")
 SCRYPT_N = 2**12  # these shares guard nothing
 START_S = 30
+SETUP_S = 900  # of `aux` on a slow and busy machine
 PASSWORD_FILE, SETTINGS_FILE, LOG_FILE = "password", "isthmus.toml", "said.log"
 EMPTY_SETTINGS = 'home = "state"\n'
 
@@ -59,10 +60,10 @@ class CosignerGroup:
         led = await self._lead(tell)
         for name in NAMES[1:]:
             self.stop(name)
-            (self.folder / name / SETTINGS_FILE).write_text(settings(led.address), encoding="utf-8")
+            (self.folder / name / SETTINGS_FILE).write_text(settings(led["address"]), encoding="utf-8")
         for name in NAMES[1:]:
             await asyncio.to_thread(self.start, name)
-        return SharedKey(led.address, self.home("agent"), self.password("agent"), primes_s, led.keygen_s, led.aux_s)
+        return SharedKey(led["address"], self.home("agent"), self.password("agent"), primes_s, led["keygen_s"], led["aux_s"])
 
     def home(self, name: str) -> Path:
         return self.folder / name / "cosigner"
@@ -140,20 +141,33 @@ class CosignerGroup:
             (self.home(name) / "group.toml").write_text(entries, encoding="utf-8")
         return clock() - begun
 
-    async def _lead(self, tell: Tell) -> Any:
-        from agent.keys.cosigner.audit import AuditLog
-        from agent.keys.cosigner.home import Home
-        from agent.keys.cosigner.setup import lead, made_with
-
-        home = Home(self.home("agent"), self._secret("agent"), SCRYPT_N)
-        group, ours = home.group()
-        log = AuditLog(home.audit_path, time.time_ns)
+    async def _lead(self, tell: Tell) -> dict[str, Any]:
+        """`isthmus cosigner setup`, as the agent's party."""
+        command = [sys.executable, "-m", "agent", "cosigner", "setup", "--home", "cosigner", "--json"]
+        process = await asyncio.create_subprocess_exec(
+            *(*command, "--password", f"file:{PASSWORD_FILE}"),
+            cwd=self.folder / "agent",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stderr is not None
+        assert process.stdout is not None
         try:
-            async with made_with(home, group, ours, log) as making:
-                return await lead(making, home, group, ours, tell)
+            async with asyncio.timeout(SETUP_S):
+                while text := await process.stderr.readline():
+                    tell(text.decode(errors="replace").strip())
+                told: dict[str, Any] = json.loads(await process.stdout.read() or b"{}")
+        except TimeoutError:
+            raise SignerError(
+                f"the set-up of the shared key did not end in {SETUP_S} s; try again on a machine less busy"
+            ) from None
         finally:
-            log.close()
-            home.close()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if "address" not in told:
+            raise SignerError(f"the shared key was not made: {told.get('error', 'the set-up said nothing')}")
+        return told
 
     def _secret(self, name: str) -> Secret:
         return Secret((self.folder / name / PASSWORD_FILE).read_text(encoding="utf-8"))

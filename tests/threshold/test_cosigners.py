@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from cli_kit import isthmus
-from cosigner_kit import TOKEN, open_group
+from cosigner_kit import PRIMES, TOKEN, open_group
 from eth_abi.abi import encode
 from parties import engine
 from test_tampering import NUMBER
@@ -369,6 +369,29 @@ async def test_a_set_up_that_broke_off_before_the_last_was_told_is_ended(box: Bo
     assert box.daemons.start("second")["address"] == box.key.address
     async with partnered(box, 2) as (partner, _):
         assert (await partner.about()).state == "ready"
+
+
+def test_a_party_is_made_and_waits_for_the_others(box: Box, tmp_path: Path) -> None:
+    """By its commands, from primes that were made before. A set-up without the others fails at once and costs no primes."""
+    for name, line in zip(("primes", "password"), (PRIMES.read_text().split()[0], "a word of this party's"), strict=True):
+        (tmp_path / name).touch(mode=0o600)
+        (tmp_path / name).write_text(line)
+    common = ("--home", "home", "--password", "file:password", "--json")
+    made = isthmus("cosigner", "init", "dora", "--at", "127.0.0.1:7999", "--primes", "primes", *common, at=tmp_path)
+    assert made.code == 0, made
+    assert made.json["has_primes"]
+    assert made.json["fingerprint"] in made.json["entry"]
+    (tmp_path / "home" / "group.toml").write_text(box.home.group_path.read_text() + "\n" + made.json["entry"])
+    shown = isthmus("cosigner", "show", *common, at=tmp_path)
+    assert (shown.json["party"], shown.json["name"], shown.json["address"]) == (3, "dora", None)
+    failed = isthmus("cosigner", "setup", *common, at=tmp_path)
+    assert failed.code in (3, 4)
+    assert "\n" not in failed.json["error"]
+    assert isthmus("cosigner", "show", *common, at=tmp_path).json["has_primes"]
+    again = isthmus("cosigner", "init", "dora", "--primes", "primes", *common, at=tmp_path)
+    assert again.code == 2
+    assert "not overwritten" in again.json["error"]
+    assert "a word of this party's" not in "".join(map(str, (made, shown, failed, again)))
 
 
 def test_a_home_has_one_daemon(box: Box) -> None:
