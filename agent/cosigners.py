@@ -141,7 +141,7 @@ async def serving_cosigner(loaded: Loaded, clock: Clock, folder: Path, password:
             signing = None
             if home.has_share():
                 share = await asyncio.to_thread(home.share, group)
-                signing = Signing(share, group, *_bounds(loaded, clock, account(share)), log)
+                signing = Signing(share, group, *_bounds(loaded, clock, account(share)), log, clock)
             daemon = Daemon(home, group, ours, log, signing)
             async with listening(home.identity, group, ours, daemon.answer):
                 yield {

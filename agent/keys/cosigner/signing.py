@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from agent import observe
 from agent.domain.errors import SignerError
-from agent.keys.bounds import KeyPolicy
+from agent.keys.bounds import DEADLINE_AHEAD_S, KeyPolicy
 from agent.keys.cosigner.asked import Requests
 from agent.keys.cosigner.audit import AuditLog, Broken, Refused, shortened
 from agent.keys.cosigner.group import Group
@@ -22,6 +22,7 @@ from agent.keys.raw import read_transaction
 from agent.keys.spent import Spent
 from agent.keys.steps import Preimage, alone
 from agent.keys.threshold import engine
+from agent.ports import Clock
 
 PRESIGN_AT_ONCE_MAX = 2  # each costs a thread and a second of a core
 STRIKES_MAX = 2  # ceremonies in which a party was found to cheat; then it is not spoken to until a person has looked
@@ -30,11 +31,19 @@ STRIKES_MAX = 2  # ceremonies in which a party was found to cheat; then it is no
 class Signing:
     """A share that is in use."""
 
-    __slots__ = ("_group", "_log", "_policies", "_pools", "_requests", "_spent", "_strikes", "_working", "runs", "share")
+    __slots__ = ("_clock", "_group", "_log", "_policies", "_pools", "_requests", "_spent", "_strikes", "_working", "runs", "share")
 
     def __init__(
-        self, share: engine.KeyShare, group: Group, policies: Mapping[int, KeyPolicy], spent: Spent | None, log: AuditLog
+        self,
+        share: engine.KeyShare,
+        group: Group,
+        policies: Mapping[int, KeyPolicy],
+        spent: Spent | None,
+        log: AuditLog,
+        clock: Clock,
     ) -> None:
+        """`clock` must be the chain's: what stays valid for longer than DEADLINE_AHEAD_S is refused."""
+        self._clock = clock
         self.share, self._group, self._policies, self._spent, self._log = share, group, policies, spent, log
         self._requests = Requests(log)
         self._pools = {party: Pool() for party in range(share.parties) if party != share.party}
@@ -89,7 +98,8 @@ class Signing:
             raise SignerError("a request without an id or a presignature; nothing was signed")
         source = read_typed(asked.typed) if asked.kind == "typed" else read_transaction(asked.data)
         preimage = Preimage(asked.kind, asked.data, source)
-        held = alone(preimage, self._policies, f"of party {self._group.members[self.share.party].name}", None, self._spent)
+        latest_s = self._clock.now_ns() // 1_000_000_000 + DEADLINE_AHEAD_S
+        held = alone(preimage, self._policies, f"of party {self._name(self.share.party)}", latest_s, self._spent)
         presignature = self._pools[peer].take(asked.pid)
         if presignature is None:
             if held is not None:
