@@ -36,6 +36,7 @@ COMMANDS = {
     "treasury": ("treasury", "commands", "Coins between hot and cold accounts, and what waits for people."),
     "policy": ("policy", "commands", "What the wallet's key may sign, and what it would say to a request."),
     "signer": ("signer", "signer", "Hold a key in a process of its own, for agents of this machine."),
+    "cosigner": ("cosigner", "commands", "Be one party of a shared key (MPC): make it, hold a share, sign within a policy."),
     "record": ("record", "record", "Write an exchange's market frames to a tape for the sandbox."),
     "simulate": ("simulate", "simulate", "Days of the agent with faults, in virtual time, held to its laws."),
     "sandbox": ("sandbox", "commands", "A local exchange and a local chain with the real contracts."),

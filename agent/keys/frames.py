@@ -70,12 +70,12 @@ def _whole(value: object) -> int:
     raise SignerError(f"typed data with a {type(value).__name__} in it cannot be sent to a signer")
 
 
-_encode = msgspec.json.Encoder(enc_hook=_whole).encode
+encode = msgspec.json.Encoder(enc_hook=_whole).encode  # whole numbers without a bound
 
 
 def pack(frame: Frame) -> bytes:
     """Four bytes of length, then the frame. Raises SignerError if it is too long."""
-    body = _encode(frame)
+    body = encode(frame)
     if len(body) > FRAME_BYTES_MAX:
         raise SignerError(f"a request of {len(body)} bytes is more than a signer takes ({FRAME_BYTES_MAX})")
     return len(body).to_bytes(4, "big") + body

@@ -117,7 +117,7 @@ class Keystore:
         finally:
             key[:] = bytes(len(key))
         try:
-            _write_new(path, json.dumps(document).encode())
+            write_new(path, json.dumps(document).encode())
         except FileExistsError:
             raise SecretError(f"key {name} exists already and is not overwritten; choose another name") from None
         except OSError as error:
@@ -173,7 +173,7 @@ def _check_derivation(document: dict[str, Any], name: str) -> None:
         raise SecretError(f"the file of key {name} asks for a key derivation out of bounds; import the key again")
 
 
-def _write_new(path: Path, raw: bytes) -> None:
+def write_new(path: Path, raw: bytes) -> None:
     """Complete or not at all, on the disk on return, and never over another file (FileExistsError)."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-", suffix=".tmp")  # mode 600
     temporary = Path(name)

@@ -95,6 +95,16 @@ def signature_refused(key: str, reason: str) -> None:
     _warn("signature_refused", key=key, reason=reason)
 
 
+def ceremony_message_refused(phase: str, sender: int, reason: str) -> None:
+    """A party of a shared key sent what its ceremony does not take; dropped, as the right message may still come."""
+    _warn("ceremony_message_refused", {"phase": phase}, sender=sender, reason=reason)
+
+
+def ceremony_failed(phase: str, reason: str, guilty: str) -> None:
+    """A ceremony of a shared key ended without a result; `guilty` names who cheated, where that is known."""
+    _warn("ceremony_failed", {"phase": phase}, reason=reason, guilty=guilty)
+
+
 # -- venues ------------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +283,8 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "query_failed": ("venue",),
     "answer_ignored": ("venue",),
     "order_line_lost": ("venue",),
+    "ceremony_message_refused": ("phase",),
+    "ceremony_failed": ("phase",),
     "intent_accepted": ("market",),
     "intent_refused": ("code",),
     "intent_ended": ("status",),

@@ -1,13 +1,13 @@
 """What the signer suite needs to know of a kind of custody. Each kind has a file `key_<kind>.py` here with `open_case(folder)`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 
-from agent.keys.remote import Key
+from agent.keys.remote import PATIENCE_S, Key
 from agent.keys.secrets import Secrets
 
 KEY_HEX = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
@@ -19,7 +19,8 @@ class Far(msgspec.Struct, frozen=True):
     """A key that lies elsewhere, for real: a process, a service or a module that holds it and answers.
 
     `settings`: the least that its `Config` accepts. `canaries`: texts that nothing may ever show. `away` and `back`: stop what
-    holds the key and start it again; None where it lives in our own process and cannot leave.
+    holds the key and start it again; None where it lives in our own process and cannot leave. `many`: signatures that a test may
+    ask for in a row, within `patience_s` each; `warm` prepares that many to be had at once, where that can be done.
     """
 
     module: ModuleType
@@ -29,6 +30,9 @@ class Far(msgspec.Struct, frozen=True):
     canaries: tuple[str, ...] = ()
     away: Callable[[], None] | None = None
     back: Callable[[], None] | None = None
+    many: int = 12
+    patience_s: float = PATIENCE_S
+    warm: Callable[[Key], Awaitable[None]] | None = None
 
     async def open(self, **changes: Any) -> Key:
         """Its key, as the agent opens it."""
