@@ -1,5 +1,6 @@
 """`isthmus treasury`, `keys ticket` and `keys offline` as people use them: real processes, a real chain, two machines' folders."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,31 @@ def test_a_payment_from_cold_goes_out_as_a_file_and_comes_back_signed(desk: Trea
             ]
     twice = isthmus("keys", "ticket", "import", "signature.json", at=here)
     assert (twice.code, twice.err.count("\n")) == (3, 1), twice
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_killed_at_any_moment_a_sweep_moves_coins_once(desk: TreasuryDesk, tmp_path: Path) -> None:
+    desk.settings(tmp_path)
+    killed = 0
+    for tenth in range(4, 26):
+        desk.deployer.resume()
+        desk.deployer.invoke(desk.token, "mint(address,uint256)", HOT, 10**7 - desk.usd(HOT))
+        desk.deployer.settle()
+        before = desk.usd(desk.safe)
+        running = started("treasury", "sweep", at=tmp_path)
+        try:
+            running.communicate(timeout=tenth / 10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.communicate()
+            killed += 1
+        again = isthmus("treasury", "sweep", "--json", at=tmp_path)
+        assert again.code == 0, again
+        waiting = isthmus("treasury", "poll", "--json", at=tmp_path).json
+        assert all(one["state"] == "done" for one in waiting), waiting
+        assert (desk.usd(HOT), desk.usd(desk.safe) - before) == (5 * 10**6, 5 * 10**6), tenth
+    assert killed > 5
 
 
 def test_codes_are_drawn_and_what_a_scanner_reads_is_taken(desk: TreasuryDesk, here: Path) -> None:
