@@ -169,7 +169,9 @@ BAD = {
     'amount_max = "1"': "name exactly one in give",
     'give = ["WETH"]\nwindow_max = "1"': "window_s and window_max belong together",
     'give = ["WETH"]\namount_max = "1e3"': "is not a plain decimal number",
-    'acts = ["transfer"]': "acts",
+    'acts = ["dance"]': "acts",
+    'acts = ["transfer"]': "names whom they are to",
+    'acts = ["transfer"]\nto = ["nobody"]': "neither an address nor an account of [treasury]",
     'effect = "deny"\nname = "x"\ngive = ["WETH"]\namount_max = "1"': "a rule that forbids has no amounts",
     'name = "twice"\neffect = "allow"\n[[policy]]\nname = "twice"': "is there twice",
 }
