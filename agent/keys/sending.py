@@ -3,6 +3,7 @@
 The same bytes may be sent again, which changes nothing; others for the same purpose are made only when these cannot happen now.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from agent.ports import Chain, Signer
 Fate = Literal["done", "failed", "replaced", ""]
 
 TIP_WEI = 10**9
+_HASH = re.compile(r"0x[0-9a-f]{64}", re.ASCII)
 GWEI = 10**9
 
 
@@ -39,6 +41,11 @@ async def view(chain: Chain, to: str, signature: str, kinds: Sequence[str], *wor
         return exact(tuple(kinds), bytes.fromhex(str(raw)[2:]), signature)
     except (SignerError, ValueError):
         raise SignerUnavailableError(f"{to} does not answer {signature} as it should; check the address and the chain") from None
+
+
+def hash_text(value: object) -> str:
+    """A transaction's hash as somebody else tells it; empty when it is none."""
+    return value if isinstance(value, str) and _HASH.fullmatch(value) else ""
 
 
 def word(address: str) -> bytes:

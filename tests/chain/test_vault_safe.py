@@ -44,7 +44,7 @@ class Desk(Chain):
         self.pay(A, B, self.account.address)
         self.chains: list[Rpc] = []
 
-    async def vault(self, folder: Path, *, keys: tuple[str, ...] = ()) -> safe.SafeVault:
+    async def vault(self, folder: Path, *, keys: tuple[str, ...] = (), log_blocks: int = 0) -> safe.SafeVault:
         chain = Rpc(self.rpc.url, self.chain_id)
         await chain.open()
         self.chains.append(chain)
@@ -61,6 +61,8 @@ class Desk(Chain):
         means = Means("cold", "safe", Tickets(folder, RealClock()), policy, chain)
         config = safe.Config(address=self.account.address)
         found = tuple(allowed(name) for name in keys)
+        if log_blocks:
+            return safe.SafeVault(means, found, allowed("a"), log_blocks)
         vault: safe.SafeVault = await safe.open_vault(means, config, found, allowed("a"), Secrets(folder))
         return vault
 
@@ -197,6 +199,23 @@ async def test_another_transaction_at_its_number_ends_it(desk: Desk, tmp_path: P
     assert elsewhere.state == "done"
     ticket = await vault.poll(ticket)
     assert (ticket.state, ticket.reason) == ("refused", "another transaction took number 0 of the Safe")
+
+
+async def test_it_is_found_however_many_blocks_ago_it_happened(desk: Desk, tmp_path: Path) -> None:
+    vault = await desk.vault(tmp_path, log_blocks=5)
+    ticket = await vault.propose("one", desk.to_friend(5))
+    asked = await vault.asked(ticket)
+    desk.rpc.call("anvil_mine", hex(17))
+    words = packed((by_key("b", asked), by_key("c", asked)))
+    desk.send("a", vault.address, exec_data(wrap(desk.to_friend(5), desk.account.multi_send), words))
+    desk.rpc.call("anvil_mine", hex(12))
+    ticket = await vault.poll(ticket)
+    assert (ticket.state, len(ticket.tx_hash), desk.got()) == ("done", 66, 5)
+    other = await vault.propose("two", desk.to_friend(1))
+    desk.rpc.call("anvil_mine", hex(15))
+    await vault.poll(other)
+    (kept,) = [one for one in Tickets(tmp_path, RealClock()).all() if one.ticket.id == other.id]
+    assert int(kept.notes["block"]) == int(desk.rpc.call("eth_blockNumber"), 16)
 
 
 async def test_what_would_fail_is_not_sent(desk: Desk, tmp_path: Path) -> None:

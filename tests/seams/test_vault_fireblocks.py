@@ -79,9 +79,11 @@ async def test_every_word_of_the_custodian_has_a_state(bench: Bench, custodian: 
 async def test_a_word_that_is_new_changes_nothing(bench: Bench, custodian: Custodian) -> None:
     vault = await bench.opened()
     ticket = await vault.propose("rent", bench.pay(600))
-    custodian.set(ticket.id, status="PENDING_THE_MOON")
+    custodian.set(ticket.id, status="PENDING_THE_MOON", subStatus="\x1b[2J" * 99, txHash="\x1b[2J" * 99)
     ticket = await vault.poll(ticket)
-    assert (ticket.state, "PENDING_THE_MOON" in ticket.reason) == ("waiting", True)
+    assert (ticket.state, "PENDING_THE_MOON" in ticket.reason, ticket.tx_hash) == ("waiting", True, "")
+    assert ticket.reason.isprintable()
+    assert len(ticket.reason) < 120
 
 
 async def test_a_right_is_taken_away_by_a_contract_call(bench: Bench, custodian: Custodian) -> None:

@@ -25,7 +25,7 @@ from agent.keys.http import HERE
 from agent.keys.policy import acts_of
 from agent.keys.secrets import Secret, Secrets
 from agent.keys.section import Section
-from agent.keys.sending import asked
+from agent.keys.sending import asked, hash_text
 from agent.keys.tickets import SECOND_NS, Filed
 from agent.ports import Custody, Signer, Ticket, TicketState
 
@@ -173,17 +173,18 @@ class FireblocksVault:
     async def _moved(self, one: Filed, told: _Told) -> Filed:
         """In the ticket's own words. A status that is not known changes nothing."""
         tickets, state = self._means.tickets, STATES.get(told.status)
-        said = " ".join(f"the custodian says {told.status} {told.subStatus}".split())[:120]
+        status = "".join(letter for letter in f"{told.status} {told.subStatus}"[:80] if letter.isprintable())
+        said, tx_hash = f"the custodian says {status}".strip(), hash_text(told.txHash.lower())
         if state == "refused":
             return ended(self._means, one, "refused", one.notes.get("nothing", said) if told.status == "CANCELLED" else said)
-        if state == "done" and not await self._is_mined(told.txHash):
-            return tickets.moved(one, "sent", f"{said}, the chain does not know of it", told.txHash[:66])
+        if state == "done" and not await self._is_mined(tx_hash):
+            return tickets.moved(one, "sent", f"{said}, the chain does not know of it", tx_hash)
         if state is None:
             return tickets.moved(one, one.ticket.state, said)
-        return tickets.moved(one, state, "" if state == "done" else said, told.txHash[:66])
+        return tickets.moved(one, state, "" if state == "done" else said, tx_hash)
 
     async def _is_mined(self, tx_hash: str) -> bool:
-        if len(tx_hash) != 66:
+        if not tx_hash:
             return False
         receipt = await asked(self._means.chain, "eth_getTransactionReceipt", tx_hash)
         return isinstance(receipt, dict) and receipt.get("status") == "0x1"

@@ -22,12 +22,13 @@ from agent.keys.filing import Means, ended, filed, is_over
 from agent.keys.remote import recovered
 from agent.keys.secrets import Secrets
 from agent.keys.section import Section
-from agent.keys.sending import asked, fate, made, number, sent, view, word
+from agent.keys.sending import asked, fate, hash_text, made, number, sent, view, word
 from agent.keys.tickets import Filed
 from agent.ports import Custody, Signer, Ticket
 
 CUSTODY = Custody("safe", "cold", "people")
 TRIES_MAX = 3
+LOG_BLOCKS = 5_000  # that a node looks through at once
 NOBODY = "the owners agree; nobody is here to send it: give a sender, or stop the agent that trades with [wallet]"
 VERSION = "1.4.1"
 EXECUTED: Final = "0x" + keccak(b"ExecutionSuccess(bytes32,uint256)").hex()
@@ -41,6 +42,7 @@ class Config(Section):
 
 
 class _State(msgspec.Struct, frozen=True):
+    block: int  # the rest was read at this one, or later
     number: int
     threshold: int
     owners: tuple[str, ...]  # with checksum
@@ -63,13 +65,14 @@ async def open_vault(
 class SafeVault:
     """Satisfies the ports Vault and TakesSignatures. `executor` sends and pays for gas; without one, people do."""
 
-    __slots__ = ("_executor", "_keys", "_means", "_safe")
+    __slots__ = ("_executor", "_keys", "_log_blocks", "_means", "_safe")
 
-    def __init__(self, means: Means, keys: Sequence[Signer], executor: Signer | None) -> None:
+    def __init__(self, means: Means, keys: Sequence[Signer], executor: Signer | None, log_blocks: int = LOG_BLOCKS) -> None:
         account = means.policy.account
         if not isinstance(account, Safe):
             raise SignerError(f"the policy of {means.name} is of no Safe")
         self._means, self._keys, self._executor, self._safe = means, tuple(keys), executor, account
+        self._log_blocks = log_blocks
 
     @property
     def address(self) -> str:
@@ -83,10 +86,9 @@ class SafeVault:
         """As the port says. The ticket takes the Safe's next number that no other ticket has."""
         async with self._means.tickets.turn():
             state = await self._state()
-            block = await number(self._means.chain, "eth_blockNumber")
             taken = [int(one.notes["number"]) for one in self._queue()]
             one, is_new = filed(
-                self._means, request, calls, number=str(max(state.number, max(taken, default=-1) + 1)), block=str(block)
+                self._means, request, calls, number=str(max(state.number, max(taken, default=-1) + 1)), block=str(state.block)
             )
             return (await self._advanced(one, state)).ticket if is_new else one.ticket
 
@@ -171,6 +173,8 @@ class SafeVault:
         elif is_over(self._means, one):
             why = f"nobody may sign it any more; `isthmus treasury refuse {one.ticket.id}` uses its number {mine} up"
             return tickets.moved(one, "expired", why)
+        if state.block - int(one.notes["block"]) > self._log_blocks:  # until then it certainly did not happen
+            one = tickets.moved(one, one.ticket.state, one.ticket.reason, block=str(state.block))
         one = await self._signed(one, state)
         words = await self._words(one, state)
         if len(words) < state.threshold:
@@ -206,11 +210,15 @@ class SafeVault:
 
     async def _mined(self, one: Filed, tx: SafeTx) -> str:
         """The transaction in which the Safe carried it out; empty: it did not."""
-        topic = "0x" + typed_digest(self._typed(one, tx)).hex()
-        wanted = {"address": self.address, "fromBlock": hex(int(one.notes["block"])), "topics": [EXECUTED, topic]}
-        logs = await asked(self._means.chain, "eth_getLogs", wanted)
-        log: Any = logs[0] if isinstance(logs, list) and logs else None
-        return str(log.get("transactionHash", ""))[:66] if isinstance(log, dict) else ""
+        topic, chain = "0x" + typed_digest(self._typed(one, tx)).hex(), self._means.chain
+        first, last = int(one.notes["block"]), await number(chain, "eth_blockNumber")
+        for at in range(first, last + 1, self._log_blocks):
+            span = {"fromBlock": hex(at), "toBlock": hex(min(at + self._log_blocks - 1, last))}
+            logs = await asked(chain, "eth_getLogs", {"address": self.address, "topics": [EXECUTED, topic], **span})
+            log: Any = logs[0] if isinstance(logs, list) and logs else None
+            if isinstance(log, dict):
+                return hash_text(log.get("transactionHash"))
+        return ""
 
     async def _signed(self, one: Filed, state: _State) -> Filed:
         """With the words of the keys that this machine reaches, as far as words are missing. A key that is away is asked later."""
@@ -264,12 +272,13 @@ class SafeVault:
 
     async def _state(self) -> _State:
         chain = self._means.chain
+        block = await number(chain, "eth_blockNumber")
         (now,) = await view(chain, self.address, "nonce()", ["uint256"])
         (threshold,) = await view(chain, self.address, "getThreshold()", ["uint256"])
         (owners,) = await view(chain, self.address, "getOwners()", ["address[]"])
         if not 0 < threshold <= len(owners) <= OWNERS_MAX:
             raise SignerUnavailableError(f"{self.address} does not answer as a Safe; check the address and the chain")
-        return _State(now, threshold, tuple(checksum(address_bytes(owner)) for owner in owners))
+        return _State(block, now, threshold, tuple(checksum(address_bytes(owner)) for owner in owners))
 
     def _queue(self) -> list[Filed]:
         """The tickets that hold a number."""
