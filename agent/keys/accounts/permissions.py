@@ -179,11 +179,12 @@ def _v4(ways: Sequence[_Way]) -> list[Condition]:
 
 
 def _amounts(way: _Way) -> tuple[Condition, Condition]:
-    """(the exact amount, its bound), neither of them nothing. What may leave counts."""
+    """(the exact amount, its bound), neither of them nothing but a bound on what leaves, which may be. What may leave counts."""
     bounds = [roles.at_most(way.rule.amount_max)] if way.rule.amount_max is not None else []
     bounds += [roles.within(_allowance_key(way.rule, way.given))] if way.rule.window_max is not None else []
-    leaves = roles.all_of([roles.SOME, *bounds])
-    return (leaves, roles.SOME) if way.exact_in else (roles.SOME, leaves)
+    if way.exact_in:
+        return roles.all_of([roles.SOME, *bounds]), roles.SOME
+    return roles.SOME, roles.all_of(bounds) if bounds else roles.SOME
 
 
 def _number(value: int) -> Condition:
