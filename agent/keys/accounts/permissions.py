@@ -172,7 +172,8 @@ def _v4(ways: Sequence[_Way]) -> list[Condition]:
     settle, take = (encode(["address", "uint256"], pair) for pair in ((way.given, _MOST), (way.received, _LEAST)))
     raw = encode(["bytes", "bytes[]"], [_V4_ACTIONS[way.exact_in], [single, settle, take]])
     amount, bound = _amounts(way)
-    open_words = {_FEE: ANYTHING, _SPACING: ANYTHING, _AMOUNT: amount, _BOUND: bound, _MOST: ANYTHING, _LEAST: ANYTHING}
+    fee, spacing = roles.at_most(2**24 - 1), roles.at_most(2**15 - 1)  # uint24; more apart than that v4 allows no ticks
+    open_words = {_FEE: fee, _SPACING: spacing, _AMOUNT: amount, _BOUND: bound, _MOST: ANYTHING, _LEAST: ANYTHING}
     open_words[int.from_bytes(actions[way.exact_in], "big")] = _any_of([roles.equal(one) for one in actions.values()])
     words = (raw[at : at + 32] for at in range(0, len(raw), 32))
     return [open_words.get(int.from_bytes(word, "big"), roles.equal(word)) for word in words]
