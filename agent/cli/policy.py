@@ -39,7 +39,11 @@ def show(config: Config = None, as_json: Json = False) -> None:
         line(f"{name}: chain {found['chain_id']}, wallet {found['owner']}", "bold")
         if found["safe"]:
             line(f"  acts for the Safe {found['safe']}, which holds the tokens; its batches go through {found['multi_send']} alone")
-        payee = "Safe" if found["safe"] else "wallet"
+        elif found["account"] != "eoa":
+            line(f"  acts through its account ({found['account']}) {found['holder']}, which holds the tokens")
+        if found["account"] == "role":
+            line(f"  as the role {found['role']!r}, in whose bounds a contract holds it; `isthmus keys roles check` looks at that")
+        payee = "Safe" if found["safe"] else "wallet" if found["account"] == "eoa" else "account"
         line(f"  swaps through {found['router']}, paid to the {payee} alone, each with a least amount")
         line(f"  exact approvals to Permit2 {found['permit2']}, exact permits to the router")
         line(f"  swaps and permits that end within {found['deadline_ahead_s'] // 60} minutes")
@@ -142,6 +146,9 @@ def _hard(loaded: Loaded, name: str, section: Any) -> dict[str, Any]:
     return {
         "chain_id": policy.chain_id,
         "owner": section.wallet,
+        "account": section.account,
+        "holder": section.holder,
+        "role": section.role,
         "safe": section.safe,
         "multi_send": section.contracts.multi_send if section.safe else "",
         "router": section.contracts.universal_router,

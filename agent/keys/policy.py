@@ -16,13 +16,14 @@ import msgspec
 
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, TypedData
+from agent.keys.accounts import erc4337
 from agent.keys.accounts.kinds import Kind as AccountKind
-from agent.keys.accounts.kinds import Role, Safe
+from agent.keys.accounts.kinds import Role, Safe, UserOps
 from agent.keys.accounts.safe import SAFE_TX_TYPES, safe_tx_of, unwrap
 from agent.keys.bounds import NO_HOOKS, Act, KeyPolicy, Rule, check_deadline, check_tokens, exact, norm
 from agent.keys.swaps import V2_IN, V2_OUT, V3_IN, V3_OUT, V4, read_swap
 from agent.keys.transfers import read_transfer
-from agent.keys.wrapped import Wrapped, read_wrapped
+from agent.keys.wrapped import Wrapped, calls_of, read_wrapped
 
 EXECUTE: Final = "0x3593564c"  # UniversalRouter.execute(bytes,bytes[],uint256)
 EXECUTE_PERMITTED: Final = "0x24856bc3"  # UniversalRouter.execute(bytes,bytes[]): ends with the permission that it uses
@@ -50,6 +51,7 @@ PERMIT_TYPES: Final[dict[str, list[dict[str, str]]]] = {
     ],
 }
 
+_TOO_MUCH_GAS = "policy: the account would pay for more gas, or more for gas, than this key may"
 _PERMIT_ABI = ("((address,uint160,uint48,uint48),address,uint256)", "bytes")
 
 
@@ -176,6 +178,20 @@ def acts_of(policy: KeyPolicy, calls: Sequence[Call]) -> tuple[Act, ...]:
     return tuple(act for call in calls for act in _check_call(policy, call, None).acts)
 
 
+def check_user_op(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | None = None) -> tuple[Act, ...]:
+    """What an operation does that this key signs for its ERC-4337 account, or SignerError naming the rule that it breaks."""
+    account = policy.account
+    if not isinstance(account, UserOps) or typed.types != erc4337.TYPES:
+        raise SignerError(f"policy: this signer does not understand typed data {typed.primary[:48]!r}; it has no such account")
+    domain = {**typed.domain, "verifyingContract": norm(typed.domain.get("verifyingContract"))}
+    if domain != {"name": "ERC4337", "version": "1", "chainId": policy.chain_id, "verifyingContract": account.entry_point}:
+        raise SignerError(f"policy: the operation is not for the EntryPoint {account.entry_point} on chain {policy.chain_id}")
+    op = erc4337.user_op_of(typed.message)
+    if op.gas > policy.gas_limit_max or op.gas_fee_max > policy.gas_fee_max:
+        raise SignerError(_TOO_MUCH_GAS)
+    return _inner_acts(policy, account, calls_of(account, op), deadline_s_max)
+
+
 def act_of(permit: Permit, policy: KeyPolicy) -> Act:
     """A permit lets Permit2 hand that much to the router."""
     return Act("permit", policy.permit2, permit.token, permit.amount)
@@ -197,7 +213,7 @@ def _check_account_call(policy: KeyPolicy, account: AccountKind, call: Call, dea
         raise SignerError(f"policy: call data of {len(call.data)} bytes is more than {DATA_BYTES_MAX}")
     wrapped = read_wrapped(account, call, policy.owner)
     if wrapped.gas > policy.gas_limit_max or wrapped.gas_fee_max > policy.gas_fee_max:
-        raise SignerError("policy: the account would pay for more gas, or more for gas, than this key may")
+        raise SignerError(_TOO_MUCH_GAS)
     return Meaning(_inner_acts(policy, account, wrapped.calls, deadline_s_max), wrapped=wrapped)
 
 

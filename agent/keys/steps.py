@@ -11,6 +11,7 @@ import msgspec
 
 from agent.domain.errors import SignatureUnknownError, SignerError
 from agent.domain.plan import Call, Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
+from agent.keys.accounts.erc4337 import PRIMARY, bringer_of, user_op_of
 from agent.keys.bounds import Act, KeyPolicy
 from agent.keys.digest import (
     Transaction,
@@ -21,7 +22,7 @@ from agent.keys.digest import (
     transaction_raw,
     typed_preimage,
 )
-from agent.keys.policy import Meaning, act_of, check_calls, check_safe_tx, check_typed
+from agent.keys.policy import Meaning, act_of, check_calls, check_safe_tx, check_typed, check_user_op
 from agent.keys.raw import read_transaction
 from agent.keys.rules import charged
 from agent.keys.spent import Reserved, Spent
@@ -121,16 +122,31 @@ def alone(
         raise SignerError("typed data that is not shown; nothing is signed without being read")
     # The policy first: it knows the few types that there are, and laying out unknown ones may take for ever.
     policy = _policy(policies, typed.domain.get("chainId"), key_id)
-    is_safe = typed.primary == "SafeTx"
-    acts = (
-        check_safe_tx(policy, typed, deadline_s_max) if is_safe else (act_of(check_typed(policy, typed, deadline_s_max), policy),)
-    )
+    acts = _acts(policy, typed, deadline_s_max)
     if typed_preimage(typed) != preimage.data:
         raise SignerError("the bytes to sign are not of the typed data beside them; nothing is signed without being read")
-    if is_safe:
+    if typed.primary == "SafeTx":
         return _set_aside(policy, acts, f"{policy.chain_id}:safe:{typed.message.get('nonce')}", spent)
+    if typed.primary == PRIMARY:
+        return _set_aside(policy, acts, _operation(policy, user_op_of(typed.message).nonce), spent)
     charged(policy.rules, acts, policy.names)
     return None
+
+
+def _acts(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | None) -> tuple[Act, ...]:
+    match typed.primary:
+        case "SafeTx":
+            return check_safe_tx(policy, typed, deadline_s_max)
+        case "PackedUserOperation":
+            return check_user_op(policy, typed, deadline_s_max)
+        case _:
+            return (act_of(check_typed(policy, typed, deadline_s_max), policy),)
+
+
+def _operation(policy: KeyPolicy, number: int) -> str:
+    """An operation and the transaction that brings it take their room in a window once."""
+    nonce = bringer_of(policy.owner, number)
+    return f"{policy.chain_id}:op:{number}" if nonce is None else f"{policy.chain_id}:{nonce}"
 
 
 def _policy(policies: Mapping[int, KeyPolicy], chain_id: object, key_id: str) -> KeyPolicy:

@@ -63,13 +63,18 @@ def _safe(account: Safe, data: bytes) -> Wrapped:
 def _user_ops(account: UserOps, data: bytes, key: str) -> Wrapped:
     found = erc4337.read_handle(data)
     op = found.op
-    if op.sender != account.address:
-        raise SignerError(f"policy: the operation is of {op.sender}, not of {account.address}")
     if found.beneficiary != key:
         raise SignerError(f"policy: what the account pays for gas goes to {found.beneficiary}, not to the key that sends it")
+    places = (found.signature_at,) if op.signature == bytes(PART) else ()
+    return Wrapped(calls_of(account, op), places, op, op.gas, op.gas_fee_max)
+
+
+def calls_of(account: UserOps, op: erc4337.UserOperation) -> tuple[Call, ...]:
+    """What an operation makes the account do. SignerError for one that is not its own, or that somebody else has a hand in."""
+    if op.sender != account.address:
+        raise SignerError(f"policy: the operation is of {op.sender}, not of {account.address}")
     if op.paymaster:
         raise SignerError("policy: an operation that a paymaster pays for is refused")
     if op.init_code not in (b"", account.init_code):
         raise SignerError("policy: the operation would create the account in another way than the one that is allowed")
-    places = (found.signature_at,) if op.signature == bytes(PART) else ()
-    return Wrapped(erc4337.read_execute(op.data), places, op, op.gas, op.gas_fee_max)
+    return erc4337.read_execute(op.data)

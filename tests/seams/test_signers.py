@@ -25,7 +25,8 @@ from agent.config import custody_kinds
 from agent.domain.amount import Units
 from agent.domain.errors import IsthmusError, SignerError, SignerUnavailableError
 from agent.domain.plan import Call, Calls, SignedRequest, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
-from agent.keys.accounts.kinds import Safe
+from agent.keys.accounts.kinds import Delegated, Kind, Role, Safe, UserOps
+from agent.keys.accounts.roles import role_key
 from agent.keys.accounts.signer import AccountSigner, RemoteAccountSigner
 from agent.keys.digest import typed_digest
 from agent.keys.local import LocalSigner
@@ -39,12 +40,18 @@ pytestmark = pytest.mark.xdist_group("signers")
 OWNER = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"
 SAFE = Safe("0x" + "5a" * 20, "0x" + "3b" * 20)
 DEADLINE_S = int(time.time()) + 1_800
+ACCOUNTS: dict[str, Callable[[str], Kind]] = {  # of the key's address
+    "safe": lambda _: SAFE,
+    "role": lambda _: Role(SAFE.address, "0x" + "40" * 20, role_key("agent"), SAFE.multi_send),
+    "erc4337": lambda _: UserOps(SAFE.address, "0x" + "43" * 20),
+    "eip7702": lambda key: Delegated(key, "0x" + "77" * 20),
+}
 TIERS, LATENCIES = ("hot", "warm", "cold"), ("microseconds", "milliseconds", "seconds", "people")
 
 
 def approval(amount: int = 5) -> Calls:
     data = bytes.fromhex("095ea7b3") + encode(["address", "uint256"], [PERMIT2, amount])
-    return Calls("o-1", CHAIN, (Call(TOKEN, data),), (), nonce=0, gas_limit=60_000, gas_fee_max=10**9, gas_tip=1)
+    return Calls("o-1", CHAIN, (Call(TOKEN, data),), (), nonce=0, gas_limit=400_000, gas_fee_max=10**9, gas_tip=1)
 
 
 def permit(spender: str = ROUTER) -> TypedData:
@@ -68,10 +75,13 @@ async def local() -> Signer:
     return allowed(LocalSigner(bytearray.fromhex(KEY_HEX)))  # type: ignore[no-any-return]
 
 
-async def of_safe() -> Signer:
-    made = LocalSigner(bytearray.fromhex(KEY_HEX))
-    made.allow(swap_policy(CHAIN, OWNER, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=SAFE))
-    return AccountSigner(made, SAFE)
+def of_account(kind: str) -> Callable[[], Any]:
+    async def make() -> Signer:
+        made, account = LocalSigner(bytearray.fromhex(KEY_HEX)), ACCOUNTS[kind](OWNER)
+        made.allow(swap_policy(CHAIN, OWNER, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=account))
+        return AccountSigner(made, account)
+
+    return make
 
 
 async def venue_key() -> Signer:
@@ -97,7 +107,10 @@ class Case(msgspec.Struct, frozen=True):
 
 NEAR = {
     "LocalSigner": Case(local, approval(), SignedTransaction, approval(2**256 - 1), order()),
-    "AccountSigner": Case(of_safe, approval(), SignedTransaction, approval(2**256 - 1), order()),
+    **{
+        f"AccountSigner({kind})": Case(of_account(kind), approval(), SignedTransaction, approval(2**256 - 1), order())
+        for kind in ACCOUNTS
+    },
     "VenueKey": Case(venue_key, order(), SignedRequest, order("MARKET"), approval()),
 }
 
@@ -232,16 +245,18 @@ async def test_what_it_signs_is_of_its_account(far: Far) -> None:
     await signer.close()
 
 
-async def test_it_acts_for_a_safe_within_the_agents_policy(far: Far) -> None:
-    """What the Safe is to do goes into one transaction of the key; one with a policy of its own that knows no Safe refuses."""
+@pytest.mark.parametrize("kind", ACCOUNTS)
+async def test_it_acts_for_an_account_within_the_agents_policy(far: Far, kind: str) -> None:
+    """What the account is to do goes into one transaction of the key; a key with a policy of its own that knows none refuses."""
     signer = RemoteSigner(await far.open())
-    signer.allow(swap_policy(CHAIN, signer.address, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=SAFE))
-    acting = RemoteAccountSigner(signer, SAFE)
-    assert (acting.address.lower(), acting.key_id, acting.custody) == (SAFE.address, signer.key_id, far.module.CUSTODY)
+    account = ACCOUNTS[kind](signer.address)
+    signer.allow(swap_policy(CHAIN, signer.address, ROUTER, PERMIT2, frozenset({TOKEN}), 10**10, 10**6, account=account))
+    acting = RemoteAccountSigner(signer, account)
+    assert (acting.address.lower(), acting.key_id, acting.custody) == (account.address, signer.key_id, far.module.CUSTODY)
     with pytest.raises(SignerError):
         await acting.sign(approval(2**256 - 1))
     if far.module.CUSTODY.tier == "warm":
-        with pytest.raises(SignerError, match="refuses: policy"):
+        with pytest.raises(SignerError, match="refuses: "):
             await acting.sign(approval())
     else:
         signed = await acting.sign(approval())

@@ -5,7 +5,7 @@ differ in the hash (0.8 is EIP-712, 0.7 is signed with the prefix of eth_sign) a
 account-abstraction 0.7 and 0.8 (UserOperationLib, EntryPoint, Eip7702Support, SimpleAccount).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -14,13 +14,14 @@ from eth_abi.abi import encode
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, TypedData
 from agent.keys.accounts.functions import function
-from agent.keys.digest import address_bytes, keccak, typed_digest
+from agent.keys.digest import UINT64_MAX, address_bytes, keccak, typed_digest
 
 Version = Literal["0.7", "0.8"]
 
 CALLS_MAX = 32
 WORD, SIGNATURE_BYTES = 32, 65
 UINT128 = 1 << 128
+PRIMARY: Final = "PackedUserOperation"
 INIT_7702: Final = b"\x77\x02".ljust(20, b"\0")  # "my factory": this account is an EOA that runs a delegate's code
 _PREFIX = b"\x19Ethereum Signed Message:\n32"  # EIP-191
 
@@ -30,7 +31,7 @@ EXECUTE: Final = function("execute(address,uint256,bytes)")
 BATCH_07: Final = function("executeBatch(address[],uint256[],bytes[])")
 BATCH_08: Final = function("executeBatch((address,uint256,bytes)[])")
 
-_TYPES: Final[dict[str, list[dict[str, str]]]] = {
+TYPES: Final[dict[str, list[dict[str, str]]]] = {
     "PackedUserOperation": [
         {"name": "sender", "type": "address"},
         {"name": "nonce", "type": "uint256"},
@@ -89,27 +90,42 @@ def user_op_hash(op: UserOperation, entry_point: str, chain_id: int, version: Ve
 
 
 def user_op_typed(order_id: str, op: UserOperation, entry_point: str, chain_id: int, delegate: str = "") -> TypedData:
-    """What the owner of an account of 0.8 signs (EIP-712)."""
+    """What the owner of an account of 0.8 signs (EIP-712). Bytes are told as 0x and hex digits, which JSON can carry."""
     init_code, (limits, pre_gas, fees) = op.init_code, _gas(op)
     if delegate and init_code[:20].ljust(20, b"\0") == INIT_7702:
         init_code = address_bytes(delegate) + init_code[20:]
     message: dict[str, object] = {
         "sender": op.sender,
         "nonce": op.nonce,
-        "initCode": init_code,
-        "callData": op.data,
-        "accountGasLimits": limits,
+        "initCode": _hex(init_code),
+        "callData": _hex(op.data),
+        "accountGasLimits": _hex(limits),
         "preVerificationGas": pre_gas,
-        "gasFees": fees,
-        "paymasterAndData": op.paymaster,
+        "gasFees": _hex(fees),
+        "paymasterAndData": _hex(op.paymaster),
     }
     domain: dict[str, str | int] = {"name": "ERC4337", "version": "1", "chainId": chain_id, "verifyingContract": entry_point}
-    return TypedData(order_id, domain, _TYPES, "PackedUserOperation", message)
+    return TypedData(order_id, domain, TYPES, PRIMARY, message)
 
 
 def prefixed(user_op: bytes) -> bytes:
     """What the owner of a SimpleAccount of 0.7 signs: the keccak of this."""
     return _PREFIX + user_op
+
+
+def operation_number(key: str, nonce: int) -> int:
+    """The number of the operation that the key's transaction with this number brings: the first in a sequence of its own.
+
+    An EntryPoint counts in as many sequences as one likes (the upper 192 bits name one). The key's address and its transaction's
+    number name this one, so it is known without asking, and all attempts for one transaction bring the same operation.
+    """
+    return (int.from_bytes(address_bytes(key)[4:], "big") << 64 | nonce) << 64
+
+
+def bringer_of(key: str, number: int) -> int | None:
+    """The number of the key's transaction that brings this operation; None if it is no number of `operation_number`."""
+    nonce = number >> 64 & UINT64_MAX
+    return nonce if number == operation_number(key, nonce) else None
 
 
 # -- what is sent ------------------------------------------------------------------------------------------------------
@@ -157,6 +173,31 @@ def read_execute(data: bytes) -> tuple[Call, ...]:
     if not 0 < len(calls) <= CALLS_MAX:
         raise SignerError(f"policy: a batch has 1 to {CALLS_MAX} calls, this has {len(calls)}")
     return tuple(Call(to, inner, value) for to, value, inner in calls)
+
+
+def user_op_of(message: Mapping[str, object]) -> UserOperation:
+    """The operation in a typed message, its sender in lower case. Raises SignerError for a field of another type."""
+    names = ("sender", "nonce", "initCode", "callData", "accountGasLimits", "preVerificationGas", "gasFees", "paymasterAndData")
+    kinds = (str, int, str, str, str, int, str, str)
+    fields = [message.get(name) for name in names]
+    try:
+        sender, *rest = [_field(value, kind, name) for value, kind, name in zip(fields, kinds, names, strict=True)]
+    except ValueError:
+        raise SignerError("policy: a field of the operation to sign has another type than it should") from None
+    return _op((sender, *rest, b""))
+
+
+def _field(value: object, kind: type, name: str) -> object:
+    """ValueError for another type."""
+    if type(value) is not kind or (isinstance(value, str) and not value.startswith("0x")):
+        raise ValueError(name)
+    if name == "sender":
+        return "0x" + address_bytes(str(value)).hex()
+    return bytes.fromhex(value[2:]) if isinstance(value, str) else value
+
+
+def _hex(raw: bytes) -> str:
+    return "0x" + raw.hex()
 
 
 def _gas(op: UserOperation) -> tuple[bytes, int, bytes]:

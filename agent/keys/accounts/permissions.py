@@ -172,18 +172,20 @@ def _v4(ways: Sequence[_Way]) -> list[Condition]:
     settle, take = (encode(["address", "uint256"], pair) for pair in ((way.given, _MOST), (way.received, _LEAST)))
     raw = encode(["bytes", "bytes[]"], [_V4_ACTIONS[way.exact_in], [single, settle, take]])
     amount, bound = _amounts(way)
-    open_words = {_FEE: ANYTHING, _SPACING: ANYTHING, _AMOUNT: amount, _BOUND: bound, _MOST: ANYTHING, _LEAST: ANYTHING}
+    fee, spacing = roles.at_most(2**24 - 1), roles.at_most(2**15 - 1)  # uint24; more apart than that v4 allows no ticks
+    open_words = {_FEE: fee, _SPACING: spacing, _AMOUNT: amount, _BOUND: bound, _MOST: ANYTHING, _LEAST: ANYTHING}
     open_words[int.from_bytes(actions[way.exact_in], "big")] = _any_of([roles.equal(one) for one in actions.values()])
     words = (raw[at : at + 32] for at in range(0, len(raw), 32))
     return [open_words.get(int.from_bytes(word, "big"), roles.equal(word)) for word in words]
 
 
 def _amounts(way: _Way) -> tuple[Condition, Condition]:
-    """(the exact amount, its bound), neither of them nothing. What may leave counts."""
+    """(the exact amount, its bound), neither of them nothing but a bound on what leaves, which may be. What may leave counts."""
     bounds = [roles.at_most(way.rule.amount_max)] if way.rule.amount_max is not None else []
     bounds += [roles.within(_allowance_key(way.rule, way.given))] if way.rule.window_max is not None else []
-    leaves = roles.all_of([roles.SOME, *bounds])
-    return (leaves, roles.SOME) if way.exact_in else (roles.SOME, leaves)
+    if way.exact_in:
+        return roles.all_of([roles.SOME, *bounds]), roles.SOME
+    return roles.SOME, roles.all_of(bounds) if bounds else roles.SOME
 
 
 def _number(value: int) -> Condition:

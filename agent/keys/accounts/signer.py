@@ -131,15 +131,6 @@ def wrapped(unsigned: Calls, account: Kind, key: str) -> Calls:
             return _through(unsigned, account, erc4337.execute_data(unsigned.calls, "0.8"))
 
 
-def operation_number(key: str, nonce: int) -> int:
-    """The number of the operation that the key's transaction with this number brings: the first in a sequence of its own.
-
-    An EntryPoint counts in as many sequences as one likes (the upper 192 bits name one). The key's address and its transaction's
-    number name this one, so it is known without asking, and all attempts for one transaction bring the same operation.
-    """
-    return (int.from_bytes(address_bytes(key)[4:], "big") << 64 | nonce) << 64
-
-
 def _through(unsigned: Calls, account: Kind, data: bytes, *slots: SignatureSlot) -> Calls:
     call = Call(checksum(address_bytes(account.entry)), data)
     return msgspec.structs.replace(unsigned, calls=(call,), slots=slots)
@@ -148,7 +139,7 @@ def _through(unsigned: Calls, account: Kind, data: bytes, *slots: SignatureSlot)
 def _as_user_op(unsigned: Calls, account: UserOps, key: str) -> Calls:
     """The key pays for the transaction, so the account pays nothing: with fees of zero the EntryPoint takes nothing from it."""
     data = erc4337.execute_data(unsigned.calls, "0.8")
-    number, signature = operation_number(key, unsigned.nonce), bytes(erc4337.SIGNATURE_BYTES)
+    number, signature = erc4337.operation_number(key, unsigned.nonce), bytes(erc4337.SIGNATURE_BYTES)
     op = erc4337.UserOperation(account.address, number, data, VERIFICATION_GAS, 0, 0, 0, 0, signature=signature)
     op = msgspec.structs.replace(op, call_gas=_inner_gas(unsigned.gas_limit, erc4337.handle_data(op, key)))
     brought = erc4337.handle_data(op, key)

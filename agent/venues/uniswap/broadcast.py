@@ -87,7 +87,8 @@ class Broadcast:
         return () if is_waiting and isinstance(error, ChainError) else found
 
     def _is_swap(self, raw: bytes) -> bool:
-        return parse_raw(raw).to == self._config.contracts.universal_router.lower()
+        message = parse_raw(raw)
+        return message.to == self._config.swaps_to.lower() and bool(message.data)
 
     def _is_overdue(self, lane: Lane) -> bool:
         """Whether the relay had its time, and the user allows the public to see it then."""

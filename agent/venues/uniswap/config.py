@@ -222,6 +222,12 @@ class Config(_Section):
         return self.safe or self.smart_account or self.wallet
 
     @property
+    def swaps_to(self) -> str:
+        """Where the wallet sends what swaps: to the router, or to the contract through which it reaches its account."""
+        entries = {"safe": self.safe, "role": self.modifier, "erc4337": self.contracts.entry_point, "eip7702": self.wallet}
+        return entries.get(self.account, self.contracts.universal_router)
+
+    @property
     def tells_permit2(self) -> bool:
         """Whether its account tells Permit2 by calls, all in one batch, instead of signing permits."""
         return self.account != "eoa"

@@ -18,11 +18,14 @@ from agent.keys.accounts import eip7702, erc4337, roles, safe
 from agent.keys.accounts.functions import function
 from agent.keys.accounts.kinds import Delegated, Kind, Role, Safe, UserOps
 from agent.keys.accounts.owners import PART, Consent, packed, place_of, read_consents
+from agent.keys.accounts.signer import wrapped as acting
 from agent.keys.bounds import Act, KeyPolicy, Rule
 from agent.keys.digest import Transaction, address_bytes, keccak, typed_digest
+from agent.keys.frames import Ask, pack
 from agent.keys.local import LocalSigner
 from agent.keys.policy import STANDING, check_calls, check_safe_tx, swap_policy
 from agent.keys.spent import Spent
+from agent.keys.steps import Preimage, alone, steps
 
 VAULT, MULTI, MODIFIER, ENTRY = "0x" + "5a" * 20, "0x" + "3b" * 20, "0x" + "70" * 20, "0x" + "43" * 20
 SAFE, ROLE_KEY = Safe(VAULT, MULTI), roles.role_key("agent")
@@ -472,3 +475,77 @@ class Clock:
 
     async def sleep(self, seconds: float) -> None:
         raise AssertionError("nobody waits here")
+
+
+# -- a key in another process: an operation, decided on its bytes alone --------------------------------------------------
+
+
+def operation(units: int = 10**6) -> tuple[Calls, Preimage, Preimage]:
+    """What the key is asked for so that its smart account swaps: the whole, the operation, and the transaction around it."""
+    call = Call(o.ROUTER, o.execute(b"\x00", [o.v3(VAULT, given=units)]))
+    asked = acting(Calls("o-1", o.CHAIN, (call,), (), 7, 600_000, 10**9, 1), OPS, o.OWNER)
+    work = steps(asked, {o.CHAIN: policy(OPS)}, o.OWNER, "k")
+    typed = next(work)
+    return asked, typed, work.send(bytes(31) + b"\x01" + bytes(31) + b"\x01\x1b")
+
+
+def sent(preimage: Preimage) -> Preimage:
+    """As it arrives in another process."""
+    source = preimage.source
+    assert isinstance(source, TypedData)
+    frame = pack(Ask("", 1, preimage.kind, preimage.data, source))
+    arrived = msgspec.json.decode(frame[4:], type=Ask)
+    assert arrived.typed is not None
+    return Preimage(arrived.kind, arrived.data, arrived.typed)
+
+
+def test_an_operation_and_the_transaction_around_it_take_their_room_once(tmp_path: Path) -> None:
+    rule = Rule("hourly", "allow", frozenset({"swap"}), window_s=3_600, window_max=15 * 10**5)
+    mine, spent = {o.CHAIN: msgspec.structs.replace(policy(OPS), rules=(rule,))}, Spent(tmp_path / "spent", Clock())
+    _, typed, transaction = operation()
+    assert alone(sent(typed), mine, "k", spent=spent) is not None
+    assert alone(transaction, mine, "k", spent=spent) is not None
+    assert spent.used("hourly", o.USDC) == 10**6
+
+
+def test_an_operation_that_does_something_else_is_refused_on_its_bytes_alone() -> None:
+    _, typed, _ = operation()
+    source = typed.source
+    assert isinstance(source, TypedData)
+    thief = "0x" + erc4337.execute_data((approval(o.THIEF),), "0.8").hex()
+    for reason, changes in (
+        ("only Permit2", {"callData": thief}),
+        ("not of", {"sender": o.THIEF}),
+        ("paymaster", {"paymasterAndData": "0x" + o.THIEF[2:]}),
+        ("in another way", {"initCode": "0x01"}),
+        ("more gas", {"preVerificationGas": 1_000_001}),
+        ("more for gas", {"gasFees": "0x" + "ff" * 32}),
+        ("another type", {"nonce": "1"}),
+        ("another type", {"callData": 1}),
+        ("another type", {"callData": "0xzz"}),
+        ("are not of the typed data", {"nonce": 1}),
+    ):
+        changed = msgspec.structs.replace(source, message=source.message | changes)
+        with pytest.raises(SignerError, match=reason):
+            alone(Preimage("typed", typed.data, changed), {o.CHAIN: policy(OPS)}, "k")
+    for domain in ({"chainId": 2}, {"verifyingContract": o.THIEF}, {"name": "ERC4338"}, {"version": "2"}):
+        changed = msgspec.structs.replace(source, domain=source.domain | domain)
+        with pytest.raises(SignerError, match=r"is not for the EntryPoint|has no policy for chain"):
+            alone(Preimage("typed", typed.data, changed), {o.CHAIN: policy(OPS)}, "k")
+    with pytest.raises(SignerError, match="has no such account"):
+        alone(typed, {o.CHAIN: policy(SAFE)}, "k")
+
+
+def test_an_operation_s_number_names_the_transaction_that_brings_it() -> None:
+    number = erc4337.operation_number(o.OWNER, 7)
+    assert (erc4337.bringer_of(o.OWNER, number), number % 2**64) == (7, 0)
+    assert erc4337.bringer_of(o.OWNER, number + 1) is None
+    assert erc4337.bringer_of(o.THIEF, number) is None
+    assert number != erc4337.operation_number(o.THIEF, 7)
+
+
+def test_a_gas_limit_that_leaves_nothing_for_the_account_is_refused() -> None:
+    with pytest.raises(SignerError, match="leaves nothing for the account's calls"):
+        acting(Calls("o-1", o.CHAIN, (approval(),), (), 7, 200_000, 10**9, 1), OPS, o.OWNER)
+    with pytest.raises(SignerError, match="signs no permits"):
+        acting(Calls("o-1", o.CHAIN, (approval(),), (SignatureSlot(0, 0, operation()[1].source),), 7, 600_000, 1, 1), OPS, o.OWNER)  # type: ignore[arg-type]
