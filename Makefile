@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-ALONE := -m alone tests/threshold tests/seams/test_signers.py
+ALONE := -m alone tests/threshold tests/seams/test_signers.py tests/cli/test_demo.py
 
 .PHONY: demo test lint bench setup mpc nightly clean
 .DEFAULT_GOAL := demo

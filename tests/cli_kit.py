@@ -30,11 +30,11 @@ def environment(**extra: str) -> dict[str, str]:
     return kept | {"COLUMNS": "80", "NO_COLOR": ""} | extra
 
 
-def isthmus(*arguments: str | Path, at: Path, stdin: str = "", **extra: str) -> Done:
+def isthmus(*arguments: str | Path, at: Path, stdin: str = "", timeout_s: float = TIMEOUT_S, **extra: str) -> Done:
     """Run one command to its end in the folder `at`, off a terminal."""
     command = [sys.executable, "-m", "agent", *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=at, env=environment(**extra), input=stdin, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        command, cwd=at, env=environment(**extra), input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

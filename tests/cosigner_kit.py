@@ -62,10 +62,12 @@ def open_group() -> Iterator[tuple[CosignerGroup, SharedKey]]:
         atexit.register(shutil.rmtree, place, ignore_errors=True)
         group = CosignerGroup(place)
         try:
-            _made.append((group, asyncio.run(group.make(settings, PRIMES.read_text(encoding="ascii").split()))))
+            key = asyncio.run(group.make(PRIMES.read_text(encoding="ascii").split()))
+            asyncio.run(group.serve(settings(key.address)))
         except BaseException:
             group.close()
             raise
+        _made.append((group, key))
     group, key = _made[0]
     for name in NAMES[1:]:
         if not group.is_running(name):

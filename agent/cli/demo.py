@@ -23,13 +23,20 @@ from agent.domain.events import Record
 from agent.domain.intent import Intent
 from agent.gateways import local
 from agent.simulation import world
+from agent.simulation.cosigners import CosignerGroup, wallet_settings
 from agent.simulation.world import AccountKind, Spec
 
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
 
-Custody = Literal["eoa", "safe", "role", "erc4337"]
-HOLDS: dict[Custody, AccountKind] = {"eoa": "eoa", "safe": "safe", "role": "role", "erc4337": "erc4337"}  # who holds the coins
+Custody = Literal["eoa", "safe", "role", "erc4337", "mpc"]
+HOLDS: dict[Custody, AccountKind] = {
+    "eoa": "eoa",
+    "safe": "safe",
+    "role": "role",
+    "erc4337": "erc4337",
+    "mpc": "eoa",
+}  # who holds the coins
 
 DEMO = Path(".isthmus/demo")
 DEMO_TTL_S = 900  # a sandbox that nobody stops, after a crash, ends by itself
@@ -45,6 +52,7 @@ def demo(
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="In how many parts.")] = 4,
     every: Annotated[str, typer.Option("--every", help="Time between parts.")] = "3s",
     account: Annotated[Custody, typer.Option("--account", help="Who holds the coins, and how the key reaches them.")] = "eoa",
+    primes: Annotated[Path | None, typer.Option("--primes", help="For mpc: primes made before, which take some minutes.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the sandbox running afterwards.")] = False,
     home: Home = DEMO,
     as_json: Json = False,
@@ -53,23 +61,43 @@ def demo(
     quantity = words.quantity(qty, "ETH")
     pause = words.duration(every, "--every")
     spec = Spec("", chain, readable_tape(tape), seed, DEMO_TTL_S, account=HOLDS[account])
+    if account == "mpc" and keep:
+        raise UsageError("--keep leaves no cosigners behind that could sign; leave --keep or --account mpc out")
     _fresh(home)
-    info = start(home, spec, quiet=as_json)
-    loaded = settings_of(home / "isthmus.toml")
+    group = CosignerGroup(home / "parties") if account == "mpc" else None
 
     def wish(now_ns: int) -> Intent:
         return Intent(f"demo{seed}", "main", "demo", "sell", quantity, "USDT", SLIPPAGE_BPS, now_ns + DEADLINE_NS, slices, pause)
 
     try:
+        info = start(home, spec, quiet=as_json, wallet=_shared(group, primes, quiet=as_json) if group is not None else None)
+        loaded = settings_of(home / "isthmus.toml")
+        if group is not None:
+            text = loaded.path.read_text(encoding="utf-8")
+            run_async(lambda: group.serve(text))
         code, found = run_async(lambda: _demo(loaded, wish, account, quiet=as_json))
     finally:
         if not keep:
             world.down(home)
+        if group is not None:
+            group.close()
     if keep and not as_json:
         line(f"the sandbox (pid {info.pid}) runs on; `isthmus sandbox down --home {home}` stops it")
     if as_json:
         print_json(found)
     raise typer.Exit(code)
+
+
+def _shared(group: CosignerGroup, primes: Path | None, *, quiet: bool) -> dict[str, str]:
+    """A key of three parties, made now; the section of the settings that opens it."""
+
+    def tell(text: str) -> None:
+        if not quiet:
+            line(text)
+
+    made = primes.read_text(encoding="ascii").split() if primes is not None else ()
+    key = run_async(lambda: group.make(made, tell))
+    return wallet_settings(key)
 
 
 async def _demo(loaded: Loaded, wish: Any, custody: str, *, quiet: bool) -> tuple[int, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import gzip
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from agent.app import Secret, settings_of
 from agent.cli.options import Json, group
 from agent.cli.roles import set_up_sandbox
 from agent.cli.show import err, line, out, print_json
-from agent.cli.templates import write_config
+from agent.cli.templates import KEYSTORE_WALLET, write_config
 from agent.domain.errors import UsageError, VenueError
 from agent.simulation import world
 from agent.simulation.world import Info, Spec
@@ -78,18 +79,18 @@ def down(home: Home = HOME, as_json: Json = False) -> None:
         line("stopped" if stopped else "none was running")
 
 
-def start(home: Path, spec: Spec, *, quiet: bool) -> Info:
-    """A key, a running sandbox that has funded it, and settings that point there."""
+def start(home: Path, spec: Spec, *, quiet: bool, wallet: Mapping[str, str] | None = None) -> Info:
+    """A key, a running sandbox that has funded it, and settings that point there. `wallet`: their section for another key."""
     running = world.status(home)
     if running is not None:
         raise UsageError(f"a sandbox is already running in {home} (pid {running.pid}); `isthmus sandbox down` stops it")
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    address = _sandbox_key(home)
+    address = _sandbox_key(home) if wallet is None else wallet["address"]
     if not quiet:
         _announce(spec, address)
         err.print("starting the exchange and the chain …", style="dim", soft_wrap=True)
     info = world.up(home, msgspec.structs.replace(spec, wallet=address))
-    write_config(home / "isthmus.toml", info)
+    write_config(home / "isthmus.toml", info, wallet or KEYSTORE_WALLET)
     if spec.account == "role":
         set_up_sandbox(settings_of(home / "isthmus.toml"))
     if not quiet:

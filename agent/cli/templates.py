@@ -1,5 +1,6 @@
 """The settings files that the program writes: one commented template for people, one that points to a running sandbox."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.domain.errors import UsageError
@@ -84,8 +85,11 @@ gas_tip_gwei = "1"
 """
 
 
-def write_config(path: Path, info: Info) -> None:
-    """Settings for a running sandbox. Raises UsageError rather than replace a file that a person wrote."""
+KEYSTORE_WALLET = {"keystore": "main", "password": "file:wallet.password"}
+
+
+def write_config(path: Path, info: Info, wallet: Mapping[str, str] = KEYSTORE_WALLET) -> None:
+    """Settings for a running sandbox, with this `[wallet]`. Raises UsageError rather than replace a file that a person wrote."""
     if path.exists() and not path.read_text().startswith(MARK):
         raise UsageError(f"{path} exists and is not a sandbox's; choose another folder with --home")
     contracts = info.contracts
@@ -110,8 +114,7 @@ def write_config(path: Path, info: Info) -> None:
         "",
         *(["[risk]", f"gas_limit_max = {ROLE_GAS_LIMIT_MAX}", ""] if is_role else []),
         "[wallet]",
-        'keystore = "main"',
-        'password = "file:wallet.password"',
+        *(f'{key} = "{value}"' for key, value in wallet.items()),
         "",
         "[venues.binance]",
         'kind = "ccxt_exchange"',

@@ -12,7 +12,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,28 +49,33 @@ class CosignerGroup:
         self.folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    async def make(self, settings: Callable[[str], str], primes: Sequence[str] = (), tell: Tell = lambda _: None) -> SharedKey:
-        """Make three parties and their key, and start the two daemons with `settings(address)`, which say what they may sign.
+    async def make(self, primes: Sequence[str] = (), tell: Tell = lambda _: None) -> SharedKey:
+        """Make three parties and their key. Nothing runs afterwards: see `serve`.
 
         `primes`: hex, one for each party; without them they are made, some minutes on two cores. Raises SignerError, SecretError.
         """
+        if primes and len(primes) != len(NAMES):
+            raise SecretError(f"primes of {len(NAMES)} parties are needed, one line each; these are {len(primes)}")
         primes_s = await self._parties(primes, tell)
-        for name in NAMES[1:]:
-            await asyncio.to_thread(self.start, name)
-        led = await self._lead(tell)
-        for name in NAMES[1:]:
-            self.stop(name)
-            (self.folder / name / SETTINGS_FILE).write_text(settings(led["address"]), encoding="utf-8")
-        for name in NAMES[1:]:
-            await asyncio.to_thread(self.start, name)
+        try:
+            await self.serve(EMPTY_SETTINGS)
+            led = await self._lead(tell)
+        finally:
+            self.close()
         return SharedKey(led["address"], self.home("agent"), self.password("agent"), primes_s, led["keygen_s"], led["aux_s"])
+
+    async def serve(self, settings: str) -> None:
+        """Start both daemons with these settings, whose venues and rules say what they may sign. Raises SignerError."""
+        for name in NAMES[1:]:
+            (self.folder / name / SETTINGS_FILE).write_text(settings, encoding="utf-8")
+            await asyncio.to_thread(self.start, name)
 
     def home(self, name: str) -> Path:
         return self.folder / name / "cosigner"
 
     def password(self, name: str) -> str:
         """As a reference."""
-        return f"file:{self.folder / name / PASSWORD_FILE}"
+        return f"file:{(self.folder / name / PASSWORD_FILE).resolve()}"
 
     def start(self, name: str) -> dict[str, Any]:
         """What the daemon says about itself. Raises SignerError when it does not start; its log says why."""
@@ -126,6 +131,7 @@ class CosignerGroup:
 
         clock, ports = asyncio.get_running_loop().time, _free_ports(len(NAMES))
         begun, entries = clock(), 'name = "sandbox"\n'
+        homes: list[Home] = []
         for at, name in enumerate(NAMES):
             place = self.folder / name
             place.mkdir(mode=0o700, parents=True)
@@ -133,11 +139,14 @@ class CosignerGroup:
             (place / SETTINGS_FILE).write_text(EMPTY_SETTINGS, encoding="utf-8")
             home = Home(self.home(name), self._secret(name), SCRYPT_N)
             entries += "\n" + home.make(name, f"127.0.0.1:{ports[at]}")
-            if not primes:
-                tell(f"primes of party {name}: a minute or two")
-            await asyncio.to_thread(_give_primes, home, primes[at] if primes else "")
+            homes.append(home)
+        if not primes:
+            tell("making the primes of three parties, some minutes …")
+        await asyncio.gather(
+            *(asyncio.to_thread(_give_primes, *one) for one in zip(homes, primes or [""] * len(homes), strict=True))
+        )
+        for name, home in zip(NAMES, homes, strict=True):
             home.close()
-        for name in NAMES:
             (self.home(name) / "group.toml").write_text(entries, encoding="utf-8")
         return clock() - begun
 
@@ -173,9 +182,9 @@ class CosignerGroup:
         return Secret((self.folder / name / PASSWORD_FILE).read_text(encoding="utf-8"))
 
 
-def wallet_settings(key: SharedKey) -> Mapping[str, str]:
+def wallet_settings(key: SharedKey) -> dict[str, str]:
     """The `[wallet]` section of the agent's settings."""
-    return {"kind": "mpc", "address": key.address, "home": str(key.home), "password": key.password}
+    return {"kind": "mpc", "address": key.address, "home": str(key.home.resolve()), "password": key.password}
 
 
 def _give_primes(home: Any, text: str) -> None:

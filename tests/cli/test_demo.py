@@ -2,12 +2,14 @@
 
 import signal
 import time
+import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_kit import isthmus, started
+from cosigner_kit import PRIMES, need_engine
 
 WITHIN_S = 60
 TAPE = Path("market/binance_spot_ethusdt_20240808.jsonl.gz")
@@ -46,6 +48,24 @@ def test_demo(chain: str, account: str, tmp_path: Path) -> None:
     holds(done.json, 2 if account == "eoa" else 1)  # a Safe needs no approval before
     assert sources(done.json) == {"binance", "v2", "v3", "v4"}
     assert isthmus("sandbox", "status", "--home", tmp_path / ".isthmus/demo", at=tmp_path).code == 4, "nothing is left running"
+
+
+@pytest.mark.chain
+@pytest.mark.alone
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+def test_demo_with_a_key_that_no_machine_holds(tmp_path: Path) -> None:
+    """Three parties, two of them daemons with a policy of their own; the primes were made before."""
+    need_engine()
+    done = isthmus("demo", "--json", "--account", "mpc", "--slices", "2", "--primes", PRIMES, at=tmp_path, timeout_s=240)
+    assert done.code == 0, done
+    holds(done.json)
+    assert done.json["account"]["custody"] == "mpc"
+    settings = tomllib.loads((tmp_path / ".isthmus/demo/isthmus.toml").read_text())
+    assert settings["wallet"]["kind"] == "mpc"
+    said = isthmus("cosigner", "audit", "--home", ".isthmus/demo/parties/first/cosigner", "--json", at=tmp_path)
+    assert {row["type"] for row in said.json} >= {"KeyMade", "Taken", "Gave"}
+    assert not any(row["type"] == "Refused" and "policy" in row["reason"] for row in said.json)
 
 
 @pytest.mark.chain

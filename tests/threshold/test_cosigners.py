@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from agent.keys.cosigner.setup import lead, made_with
 from agent.keys.cosigner.wire import About, Done, Fetch, Mail, Nonce, Partial, Post, Propose, Sign, Start, Who
 from agent.keys.custody import mpc
 from agent.keys.digest import Transaction, address_bytes, keccak, transaction_fields, transaction_preimage
-from agent.keys.remote import recovered
+from agent.keys.remote import PATIENCE_S, recovered
 from agent.keys.secrets import Secret, Secrets
 from agent.keys.steps import Preimage
 from agent.simulation.cosigners import CosignerGroup, SharedKey, wallet_settings
@@ -117,6 +118,20 @@ async def test_a_party_that_is_down_is_not_missed(box: Box) -> None:
             assert recovered(wanted.digest, await key.signature(wanted)) == box.key.address
     finally:
         box.daemons.start("first")
+
+
+async def test_a_party_that_hangs_holds_nobody_up_for_long(box: Box) -> None:
+    """It was asked and may have signed its half, which is nothing without ours: the other one signs, within an agent's patience."""
+    async with opened(box, "first", "second", pool=0) as key:
+        for partner in key._partners:
+            await partner.warm(1)
+        os.kill(box.daemons.pid("first"), signal.SIGSTOP)
+        try:
+            wanted = approval(50)
+            async with asyncio.timeout(PATIENCE_S):
+                assert recovered(wanted.digest, await key.signature(wanted)) == box.key.address
+        finally:
+            os.kill(box.daemons.pid("first"), signal.SIGCONT)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

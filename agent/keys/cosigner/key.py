@@ -1,6 +1,7 @@
 """The far end of a wallet of kind `mpc`: our share, and the cosigners of which any one completes a signature."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,21 +12,26 @@ from agent.keys.secrets import Secret
 from agent.keys.steps import Preimage
 from agent.ports import Custody
 
+LOOK_S = 60.0  # between looks at the pools when nothing is asked
+AWAY_S = 5.0  # until a cosigner that did not answer is tried again in the background
 STANDBY_MAX = 2  # presignatures that wait with a cosigner which is not the first
 
 
 class MpcKey:
     """Satisfies `Key`. The first cosigner that is up signs with us; one that refuses is not asked round."""
 
-    __slots__ = ("_home", "_partners", "address", "custody", "key_id")
+    __slots__ = ("_filling", "_home", "_partners", "_wanted", "address", "custody", "key_id")
 
     def __init__(self, name: str, address: str, custody: Custody, home: Home, partners: Sequence[Partner]) -> None:
         self.key_id, self.address, self.custody = name, address, custody
         self._home, self._partners = home, tuple(partners)
+        self._wanted = asyncio.Event()
+        self._filling: asyncio.Task[None] | None = None
 
     async def signature(self, preimage: Preimage) -> bytes:
         """As `Key`. When an answer was lost the next cosigner is asked: what the first signed is nothing without our half."""
         away, lost = [], []
+        self._wanted.set()
         for partner in sorted(self._partners, key=lambda one: (bool(one.fault), not one.is_up)):
             try:
                 return await partner.signature(preimage)
@@ -61,8 +67,9 @@ class MpcKey:
         return None
 
     def keep_warm(self) -> None:
-        for partner in self._partners:
-            partner.keep_warm()
+        """Make presignatures in the background from now on, while nothing is asked: one at a time, the first cosigner's first."""
+        if self._filling is None:
+            self._filling = asyncio.create_task(self._keep_warm())
 
     @property
     def ready(self) -> int:
@@ -71,8 +78,23 @@ class MpcKey:
 
     async def close(self) -> None:
         """Presignatures and what the home had open are gone afterwards."""
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.wait([self._filling])
         await asyncio.gather(*(partner.close() for partner in self._partners))
         self._home.close()
+
+    async def _keep_warm(self) -> None:
+        while True:
+            pause_s = LOOK_S
+            self._wanted.clear()
+            for partner in self._partners:
+                try:
+                    await partner.refill()
+                except SignerError:  # away, or refused: told when a signature wants it
+                    pause_s = AWAY_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), pause_s)
 
     def __repr__(self) -> str:
         return f"MpcKey({self.address}, share=****)"

@@ -5,7 +5,6 @@ cosigner's half of a signature is of no use to anybody without ours, which never
 """
 
 import asyncio
-import contextlib
 import os
 
 from agent.domain.errors import SignatureUnknownError, SignerError, SignerUnavailableError
@@ -20,11 +19,9 @@ from agent.keys.steps import Preimage
 from agent.keys.threshold import engine
 
 IDLE_S = 0.5  # since the last request, before presignatures are made ahead
-LOOK_S = 60.0  # between looks at the pool when nothing is asked
-AWAY_S = 5.0  # until a cosigner that did not answer is tried again in the background
 STRIKES_MAX = 2  # ceremonies in which it was found to cheat; then it is not asked until a person has looked
 ABOUT_S = 3.0
-ANSWER_S = 2.0  # of a signature, which takes milliseconds; then it is asked for once more
+ANSWER_S, AGAIN_S = 1.5, 0.5  # of a signature, which takes milliseconds; of the same one, asked for once more
 
 
 class FalsePartialError(SignerError):
@@ -38,13 +35,12 @@ class Partner:
         "_asked_at",
         "_group",
         "_guard",
+        "_is_filling",
         "_link",
         "_mark",
         "_ours",
-        "_refill",
         "_share",
         "_strikes",
-        "_wanted",
         "fault",
         "pool",
     )
@@ -54,12 +50,10 @@ class Partner:
         self._link = Link(identity, group, share.party, party)
         self._group, self._share, self._ours, self._mark = group, share, share.party, mark
         self.pool = Pool()
-        self._strikes = 0
+        self._strikes, self._is_filling = 0, False
         self.fault = ""  # why it is not asked any more until a restart
         self._guard = asyncio.Lock()  # one presignature at a time
-        self._wanted = asyncio.Event()
         self._asked_at = asyncio.get_running_loop().time()
-        self._refill: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -92,7 +86,6 @@ class Partner:
             raise SignerUnavailableError(self.fault)
         for _ in range(2):  # once more when its pool turns out to be gone: it was restarted
             presignature = await self._next()
-            self._wanted.set()
             try:
                 return await self._signed(presignature, preimage)
             except PeerRefusedError as refusal:
@@ -109,16 +102,20 @@ class Partner:
             async with self._guard:
                 self.pool.put(await self._made())
 
-    def keep_warm(self) -> None:
-        """Make presignatures in the background from now on, while nothing is asked."""
-        if self._mark and self._refill is None:
-            self._refill = asyncio.create_task(self._refilling())
+    async def refill(self) -> None:
+        """Up to the mark once the pool has sunk to half of it, while nothing is asked. Raises what making one does."""
+        clock = asyncio.get_running_loop().time
+        while len(self.pool) < self._mark and not self.fault and (self._is_filling or len(self.pool) <= self._mark // 2):
+            self._is_filling = True
+            idle_s = clock() - self._asked_at
+            if idle_s < IDLE_S:
+                await asyncio.sleep(IDLE_S - idle_s)
+            else:
+                await self.warm(len(self.pool) + 1)
+        self._is_filling = False
 
     async def close(self) -> None:
         """Presignatures are gone afterwards."""
-        if self._refill is not None:
-            self._refill.cancel()
-            await asyncio.wait([self._refill])
         self.pool.clear()
         await self._link.close()
 
@@ -139,7 +136,7 @@ class Partner:
 
     async def _once_more(self, asked: Sign) -> Partial:
         try:
-            return await self._link.ask(asked, Partial, ANSWER_S)
+            return await self._link.ask(asked, Partial, AGAIN_S)
         except SignerUnavailableError:
             raise SignatureUnknownError(
                 f"party {self.name} was asked and is away now; whether it signed its half is not known"
@@ -176,20 +173,3 @@ class Partner:
         run = Run(run_id, engine.presign(self._share, sorted((self._ours, self._link.party)), run_id))
         await self._link.ask(Start("presign", nonces), Done)
         return await conducted(run, [self._link])
-
-    async def _refilling(self) -> None:
-        """Up to the mark once it has sunk to half of it, when nothing was asked for a while."""
-        clock = asyncio.get_running_loop().time
-        while not self.fault:
-            is_low = len(self.pool) <= self._mark // 2
-            while is_low and len(self.pool) < self._mark:
-                await asyncio.sleep(max(0.0, self._asked_at + IDLE_S - clock()))
-                if clock() - self._asked_at < IDLE_S:
-                    continue
-                try:
-                    await self.warm(len(self.pool) + 1)
-                except SignerError:
-                    await asyncio.sleep(AWAY_S)
-            self._wanted.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), LOOK_S)
