@@ -10,6 +10,7 @@ from agent.config import Loaded, venue_module
 from agent.domain.errors import IsthmusError, VenueError
 from agent.domain.market import ChainHead
 from agent.ports import Tools, Venue
+from agent.roles import check_role
 from agent.wallet import venue_key
 
 SKEW_WARN_MS, SKEW_FAIL_MS = 500, 1_000
@@ -41,12 +42,24 @@ async def _venue(loaded: Loaded, name: str, section: Any) -> list[Check]:
         if venue.profile.chain_id is not None:
             found.append(Check(f"{name} chain id", "ok", str(venue.profile.chain_id)))
             found.append(await _head(name, venue, is_here=is_local(section)))
+            found += await _role(loaded, name, section, tools)
         found.append(await _account(name, venue, has_account=key is not None or venue.profile.chain_id is not None))
         if key is not None:
             found.append(await _rights(name, venue, is_here=is_local(section)))
     finally:
         await venue.close()
     return found
+
+
+async def _role(loaded: Loaded, name: str, section: Any, tools: Tools) -> list[Check]:
+    """Where the wallet has a role in a Safe: whether the contract allows what the settings need, and no more."""
+    if getattr(section, "account", "") != "role":
+        return []
+    try:
+        await check_role(loaded, name, section, tools)
+    except IsthmusError as error:
+        return [failed(f"{name} role", error, "`isthmus keys roles setup`")]
+    return [Check(f"{name} role", "ok", f"{section.role}, as the settings mean it")]
 
 
 def _clock(name: str, venue: Venue) -> list[Check]:

@@ -38,6 +38,8 @@ def test_a_demo_through_a_role_and_then_other_rules(tmp_path: Path) -> None:
         nothing = isthmus("keys", "roles", "setup", "--config", config, at=tmp_path)
         assert "nothing is to be done" in nothing.out
         config.write_text(config.read_text() + RULES)
+        doctor = isthmus("doctor", "--config", config, "--json", at=tmp_path)
+        assert "uniswap role" in doctor.out
         differs = isthmus("keys", "roles", "check", "--config", config, "--json", at=tmp_path)
         assert differs.code == 3
         assert any("conditions on 0x3593564c" in why for why in differs.json["differences"])
