@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from agent.config import KEYSTORE, Loaded, Wallet, custody_module
-from agent.domain.errors import ConfigError, IsthmusError, SecretError
+from agent.config import KEYSTORE, Loaded, Wallet, custody_module, venue_module
+from agent.domain.errors import ConfigError, IsthmusError, SecretError, SignerError
 from agent.keys.secrets import Secret, Secrets
-from agent.ports import Clock, Rehearsing, Signer, Venue
+from agent.ports import Clock, Rehearsing, Signer, Tools, Venue
 
 if TYPE_CHECKING:
     from agent.keys.bounds import KeyPolicy
@@ -151,6 +151,46 @@ def signer_for(
     from agent.keys.accounts.signer import acting
 
     return acting(wallet, account, section.contracts.audit_anchor)
+
+
+async def delegate_code(clock: Clock, name: str, section: Any) -> str:
+    """The hash of the code that the wallet's address would run, as it is now. Raises ChainError."""
+    pins: dict[str, str] = await venue_module(section.kind, name).pins_of(section, Tools(clock))
+    return pins[section.delegate]
+
+
+async def delegate(loaded: Loaded, clock: Clock, name: str, section: Any, ask: Ask | None, *, pinned: str, is_undone: bool) -> str:
+    """Let the wallet's address run the code of the venue's delegate (EIP-7702), or none any more; the transaction, once mined.
+
+    Raises ConfigError where that code is not the one that was looked at (`pinned`), SignerError for a key that does not lie here,
+    ChainError when the node does not take it.
+    """
+    from agent.chains.rpc import connect
+    from agent.keys.local import LocalSigner
+    from agent.keys.sending import fees, mined, number
+
+    chain = await connect(section.rpc_url, section.chain_id, section.timeout_s)
+    try:
+        if not is_undone and await delegate_code(clock, name, section) != pinned:
+            raise ConfigError(
+                f"{section.delegate} will run as this wallet, and its code is not pinned as it is now; look at it, then put its"
+                " hash into the settings: isthmus policy pin"
+            )
+        async with opened_wallet(loaded, clock, ask) as wallet:
+            if not isinstance(wallet, LocalSigner):
+                raise SignerError(
+                    "only a key in the keystore signs such an authorization here; use another wallet program for this"
+                )
+            policy = allowed(loaded, name, section, wallet.address, section.chain_id)
+            wallet.allow(policy)
+            fee, tip = await fees(chain, policy.gas_fee_max)
+            nonce = await number(chain, "eth_getTransactionCount", wallet.address, "pending")
+            signed = wallet.sign_delegation(section.chain_id, nonce, fee, tip, is_undone=is_undone)
+        await chain.send_raw(signed.raw)
+        await mined(chain, clock, signed.tx_hash)
+    finally:
+        await chain.close()
+    return signed.tx_hash
 
 
 def venue_key(loaded: Loaded, name: str, section: Any) -> "VenueKey | None":

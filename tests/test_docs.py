@@ -50,7 +50,7 @@ COMMANDS = [
     ("venues",), ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
-    ("keys", "ticket"), ("keys", "ticket", "export"), ("keys", "offline"), ("keys", "offline", "sign"),
+    ("keys", "delegate"), ("keys", "ticket"), ("keys", "ticket", "export"), ("keys", "offline"), ("keys", "offline", "sign"),
     ("treasury",), ("treasury", "show"), ("treasury", "sweep"), ("treasury", "pay"), ("treasury", "refuse"),
     ("policy",), ("policy", "show"), ("policy", "check"), ("policy", "pin"),
     ("cosigner",), ("cosigner", "init"), ("cosigner", "primes"), ("cosigner", "setup"), ("cosigner", "serve"),

@@ -29,12 +29,13 @@ from agent.simulation.world import AccountKind, Spec
 if TYPE_CHECKING:
     from agent.engine.loop import Engine
 
-Custody = Literal["eoa", "safe", "role", "erc4337", "mpc"]
+Custody = Literal["eoa", "safe", "role", "erc4337", "eip7702", "mpc"]
 HOLDS: dict[Custody, AccountKind] = {
     "eoa": "eoa",
     "safe": "safe",
     "role": "role",
     "erc4337": "erc4337",
+    "eip7702": "eip7702",
     "mpc": "eoa",
 }  # who holds the coins
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.app import Secret, default_config, read_secret
-from agent.cli import roles
+from agent.cli import delegate, roles
 from agent.cli.options import Config, Json, ask, ask_hidden, group, run_async
 from agent.cli.show import line, out, print_json
 from agent.cli.tables import new_table
@@ -18,6 +18,7 @@ from agent.wallet import KeyRow, key_rows, wallet_import, wallet_list, wallet_ne
 
 commands = group("Create, import and list the keys of the wallet.")
 commands.add_typer(roles.commands, name="roles")
+commands.command("delegate")(delegate.delegate_command)
 commands.add_typer(ticket_commands, name="ticket")
 commands.add_typer(offline_commands, name="offline")
 

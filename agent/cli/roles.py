@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.app import RealClock, settings_of
+from agent.cli.delegate import delegate_in_sandbox
 from agent.cli.options import Config, Json, group, run_async
 from agent.cli.show import line, print_json
 from agent.config import Loaded
@@ -98,8 +99,10 @@ def carry_out(section: Any, steps: list[Step]) -> None:
 
 
 def set_up_sandbox(loaded: Loaded) -> None:
-    """All that the settings of a sandbox need of its owner."""
+    """All that the settings of a sandbox need of its owner, and of the wallet itself."""
     for name, section in loaded.venues.items():
+        if getattr(section, "account", "") == "eip7702":
+            delegate_in_sandbox(loaded, name, section)
         if getattr(section, "account", "") == "role":
             carry_out(section, _steps(loaded, name, section))
 

@@ -91,7 +91,7 @@ def start(home: Path, spec: Spec, *, quiet: bool, wallet: Mapping[str, str] | No
         err.print("starting the exchange and the chain …", style="dim", soft_wrap=True)
     info = world.up(home, msgspec.structs.replace(spec, wallet=address))
     write_config(home / "isthmus.toml", info, wallet or KEYSTORE_WALLET)
-    if spec.account == "role":
+    if spec.account in ("role", "eip7702"):
         set_up_sandbox(settings_of(home / "isthmus.toml"))
     if not quiet:
         exchange, chain = (url.partition("://")[2] for url in (info.exchange_url, info.rpc_url))

@@ -15,8 +15,9 @@ from coincurve.context import GLOBAL_CONTEXT
 from eth_keys.backends import get_backend_class
 
 from agent.domain.errors import SignerError
-from agent.domain.plan import Calls, Signed, Unsigned
+from agent.domain.plan import Calls, Signed, SignedTransaction, Unsigned
 from agent.keys.bounds import DEADLINE_AHEAD_S, KeyPolicy
+from agent.keys.delegation import delegation
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.memory import KeyPage
 from agent.keys.rehearsal import Rehearsal, rehearsed
@@ -114,6 +115,12 @@ class LocalSigner:
             if held is not None:
                 held.release()
             raise
+
+    def sign_delegation(self, chain_id: int, nonce: int, gas_fee_max: int, gas_tip: int, *, is_undone: bool) -> SignedTransaction:
+        """That this address runs the code of its policy's delegate from now on, or none any more. Raises SignerError."""
+        if chain_id not in self._policies:
+            raise SignerError(f"key {self._key_id} has no policy for chain {chain_id}; it signs nothing there")
+        return delegation(self._policies[chain_id], nonce, gas_fee_max, gas_tip, self._sign_digest, is_undone=is_undone)
 
     @property
     def is_locked(self) -> bool:

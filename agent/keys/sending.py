@@ -7,16 +7,17 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from agent.domain.errors import ChainError, OutcomeUnknown, SignerError, SignerUnavailableError
+from agent.domain.errors import ChainError, OutcomeUnknown, SignatureUnknownError, SignerError, SignerUnavailableError
 from agent.domain.plan import Call, Calls, SignedTransaction
 from agent.keys.bounds import exact
 from agent.keys.digest import address_bytes, checksum, keccak
 from agent.keys.tickets import Filed, Tickets
-from agent.ports import Chain, Signer
+from agent.ports import Chain, Clock, Signer
 
 Fate = Literal["done", "failed", "replaced", ""]
 
 TIP_WEI = 10**9
+LOOK_S, MINED_S = 0.5, 120
 _HASH = re.compile(r"0x[0-9a-f]{64}", re.ASCII)
 GWEI = 10**9
 
@@ -52,14 +53,33 @@ def word(address: str) -> bytes:
     return address_bytes(address).rjust(32, b"\0")
 
 
-async def made(chain: Chain, sender: str, call: Call, gas_fee_max: int, order_id: str) -> Calls:
-    """One call as a transaction of `sender`: the next number, fees of now. Raises SignerUnavailableError when it would fail now."""
+async def fees(chain: Chain, gas_fee_max: int) -> tuple[int, int]:
+    """(the most, the tip) per gas in wei, as of now. Raises SignerUnavailableError when that is more than `gas_fee_max`."""
     block = await asked(chain, "eth_getBlockByNumber", "latest", False)
     base_fee = _whole(block.get("baseFeePerGas", "0x0") if isinstance(block, dict) else None)
     tip = min(TIP_WEI, gas_fee_max)
     fee = 2 * base_fee + tip
     if fee > gas_fee_max:
         raise SignerUnavailableError(f"gas costs {-(-fee // GWEI)} gwei, the most is {gas_fee_max // GWEI}; wait or raise it")
+    return fee, tip
+
+
+async def mined(chain: Chain, clock: Clock, tx_hash: str) -> None:
+    """Wait for its block. Raises SignerError when it failed there, SignatureUnknownError when it is in none in time."""
+    until_ns = clock.now_ns() + MINED_S * 10**9
+    while clock.now_ns() < until_ns:
+        receipt = await asked(chain, "eth_getTransactionReceipt", tx_hash)
+        if isinstance(receipt, dict):
+            if receipt.get("status") != "0x1":
+                raise SignerError(f"{tx_hash} failed in its block; look at it there")
+            return
+        await clock.sleep(LOOK_S)
+    raise SignatureUnknownError(f"{tx_hash} was sent and is in no block after {MINED_S} s; look for it before trying again")
+
+
+async def made(chain: Chain, sender: str, call: Call, gas_fee_max: int, order_id: str) -> Calls:
+    """One call as a transaction of `sender`: the next number, fees of now. Raises SignerUnavailableError when it would fail now."""
+    fee, tip = await fees(chain, gas_fee_max)
     fields = {"from": sender, "to": call.to, "value": hex(call.value), "data": "0x" + call.data.hex()}
     gas = await number(chain, "eth_estimateGas", fields)
     nonce = await number(chain, "eth_getTransactionCount", sender, "pending")

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import coincurve
 import pytest
 from eth_utils.crypto import keccak
 from onchain_desk import RealClock, settings
@@ -13,25 +12,19 @@ from pilot import MAIN, Pilot, flying, rules
 from agent.chains.transaction import parse_raw
 from agent.config import Loaded, Settings
 from agent.domain.amount import group_asset, parse_amount
-from agent.domain.errors import ChainError
+from agent.domain.errors import ChainError, SignerError
 from agent.domain.events import GasPaid
 from agent.domain.intent import Intent
 from agent.domain.order import OrderState
 from agent.domain.plan import SwapBatch
-from agent.keys.accounts.eip7702 import (
-    Authorization,
-    SignedAuthorization,
-    authorization_preimage,
-    set_code_preimage,
-    set_code_raw,
-)
-from agent.keys.digest import Transaction
+from agent.keys.accounts.eip7702 import DELEGATED
+from agent.keys.accounts.kinds import Delegated
 from agent.keys.local import LocalSigner
+from agent.keys.policy import swap_policy
 from agent.ports import Tools
 from agent.roles import check_role
 from agent.routing.cost import BATCH_GAS
-from agent.simulation.chain.deploy import DEPLOYER
-from agent.simulation.chain.rpc import Rpc, Sender, dev_account, wait_for_receipt
+from agent.simulation.chain.rpc import Rpc, wait_for_receipt
 from agent.simulation.chain.world import SandboxChain, start_chain
 from agent.simulation.world import AccountKind
 from agent.venues.uniswap import Config, connect
@@ -49,21 +42,20 @@ async def anvil() -> AsyncIterator[SandboxChain]:
         yield running
 
 
-async def delegated(anvil: SandboxChain, key: bytes, delegate: str) -> None:
-    """The wallet runs the delegate's code from now on: it signs so, and somebody else pays for the transaction."""
+async def delegated(anvil: SandboxChain, key: bytes, delegate: str, *, is_undone: bool = False) -> None:
+    """The wallet runs the delegate's code from now on, or none any more: its own key says so, and sends it."""
+    signer, tokens = LocalSigner(bytearray(key)), frozenset(one.address for one in anvil.deployment.tokens.values())
+    contracts, account = anvil.deployment.contracts, Delegated(signer.address, delegate)
+    places = contracts["UniversalRouter"], contracts["Permit2"]
+    signer.allow(swap_policy(anvil.chain_id, signer.address, *places, tokens, 100 * 10**9, 10**6, account=account))
+    await anvil.fund(signer.address, {"ETH": "1"})
     rpc = Rpc(anvil.rpc_url)
-    sponsor = Sender(rpc, dev_account(DEPLOYER))
-    authorization = Authorization(anvil.chain_id, delegate, 0)
-    signed = SignedAuthorization(authorization, signature(key, keccak(authorization_preimage(authorization))))
-    tx = Transaction(anvil.chain_id, sponsor.nonce, 10**9, 20 * 10**9, 200_000, bytes(20), 0, b"")
-    raw = set_code_raw(tx, [signed], signature(bytes(sponsor.account.key), keccak(set_code_preimage(tx, [signed]))))
-    wait_for_receipt(rpc, rpc.call("eth_sendRawTransaction", "0x" + raw.hex()))
+    nonce = int(rpc.call("eth_getTransactionCount", signer.address, "latest"), 16)
+    signed = signer.sign_delegation(anvil.chain_id, nonce, 20 * 10**9, 10**9, is_undone=is_undone)
+    wait_for_receipt(rpc, rpc.call("eth_sendRawTransaction", "0x" + signed.raw.hex()))
+    code = bytes.fromhex(rpc.call("eth_getCode", signer.address, "latest")[2:])
+    assert code == (b"" if is_undone else DELEGATED + bytes.fromhex(delegate[2:]))
     rpc.close()
-
-
-def signature(key: bytes, digest: bytes) -> bytes:
-    raw = coincurve.PrivateKey(key).sign_recoverable(digest, hasher=None)
-    return raw[:64] + bytes((27 + raw[64],))
 
 
 @pytest.fixture(params=KINDS)
@@ -96,6 +88,20 @@ async def test_it_sells_and_buys_and_gas_is_what_is_reckoned_with(pilot: Pilot) 
         assert event.gas_used < plan.gas_limit * 6 // 10
         raw = pilot.engine.state.orders[event.order_id].raw
         assert parse_raw(raw).to == pilot.config.swaps_to.lower()  # what a private relay is given, and the public is not
+
+
+async def test_an_address_runs_no_code_any_more_and_only_the_policy_s_delegate_is_signed(anvil: SandboxChain) -> None:
+    key = secrets.token_bytes(32)
+    signer = LocalSigner(bytearray(key))
+    made = await anvil.account_of("eip7702", signer.address)
+    await delegated(anvil, key, made.settings["delegate"])
+    await delegated(anvil, key, made.settings["delegate"], is_undone=True)
+    with pytest.raises(SignerError, match="no policy"):
+        signer.sign_delegation(anvil.chain_id, 0, 10**9, 1, is_undone=False)
+    router, permit2 = (anvil.deployment.contracts[name] for name in ("UniversalRouter", "Permit2"))
+    signer.allow(swap_policy(anvil.chain_id, signer.address, router, permit2, frozenset(), 10**9, 10**6))
+    with pytest.raises(SignerError, match="runs no code here"):
+        signer.sign_delegation(anvil.chain_id, 0, 10**9, 1, is_undone=False)
 
 
 async def test_an_operation_that_fails_inside_a_good_transaction_is_a_revert(anvil: SandboxChain) -> None:

@@ -91,9 +91,7 @@ async def _check_delegate(rpc: Node, config: Config) -> None:
     code = octets(await rpc.call("eth_getCode", config.wallet, "latest"))
     if code != DELEGATED + bytes.fromhex(config.delegate[2:]):
         runs = f"runs {'0x' + code[3:].hex()}" if code.startswith(DELEGATED) else "runs no code"
-        raise ChainError(
-            f"the wallet {config.wallet} {runs}, not {config.delegate}; set it with a wallet program, see docs/accounts.md"
-        )
+        raise ChainError(f"the wallet {config.wallet} {runs}, not {config.delegate}; let it: isthmus keys delegate")
 
 
 async def _ask(rpc: Node, config: Config, what: str, to: str, calls: tuple[bytes, ...], kinds: tuple[str, ...]) -> tuple[Any, ...]:
