@@ -103,7 +103,9 @@ async def lead_set_up(folder: Path, password: Secret, clock: Clock, tell: Tell) 
     """Make a key with the other parties of the home's group, which all run. Raises SecretError, SignerError."""
     from agent.keys.cosigner.audit import AuditLog
     from agent.keys.cosigner.setup import lead, made_with
+    from agent.keys.memory import harden_process
 
+    harden_process()
     with _opened(folder, password) as home:
         group, ours = home.group()
         if home.has_share():

@@ -79,6 +79,8 @@ class CosignerGroup:
 
     def start(self, name: str) -> dict[str, Any]:
         """What the daemon says about itself. Raises SignerError when it does not start; its log says why."""
+        if self.is_running(name):
+            raise SignerError(f"the cosigner {name} is running already")
         place = self.folder / name
         command = [sys.executable, "-m", "agent", "cosigner", "serve", "--json", "--home", "cosigner"]
         with (place / LOG_FILE).open("ab") as log:

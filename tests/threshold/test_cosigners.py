@@ -134,6 +134,26 @@ async def test_a_party_that_hangs_holds_nobody_up_for_long(box: Box) -> None:
             os.kill(box.daemons.pid("first"), signal.SIGCONT)
 
 
+async def test_ceremonies_that_were_left_unfinished_make_room(box: Box) -> None:
+    """An agent that is killed again and again does not use its cosigner up."""
+    async with partnered(box) as (partner, link):
+        for _ in range(3):
+            theirs = await link.ask(Propose("presign"), Nonce)
+            await link.ask(Start("presign", ((0, os.urandom(16)), (1, theirs.nonce))), Done)
+        await partner.warm(1)
+
+
+async def test_a_presignature_is_made_to_its_end_when_whoever_waits_gives_up(box: Box) -> None:
+    async with opened(box, "first", pool=0) as key:
+        given_up = asyncio.create_task(key.signature(approval(60)))
+        await asyncio.wait([given_up], timeout=0.2)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert key.ready == 0
+        await key.warm(1)
+        assert key.ready == 1, "the one that was begun, and no second one"
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 

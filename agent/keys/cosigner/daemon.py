@@ -110,7 +110,7 @@ class Daemon:
 
     async def _propose(self, peer: int, kind: Kind) -> Nonce:
         if kind == "presign":
-            self._in_use().check_room(peer)
+            self._in_use().check_trust(peer)
         elif self._home.has_share() or self._prepared is not None:
             raise SignerError("this party has a share already; use a home of its own for another key")
         elif kind == "keygen":

@@ -34,9 +34,9 @@ class Partner:
     __slots__ = (
         "_asked_at",
         "_group",
-        "_guard",
         "_is_filling",
         "_link",
+        "_making",
         "_mark",
         "_ours",
         "_share",
@@ -52,7 +52,7 @@ class Partner:
         self.pool = Pool()
         self._strikes, self._is_filling = 0, False
         self.fault = ""  # why it is not asked any more until a restart
-        self._guard = asyncio.Lock()  # one presignature at a time
+        self._making: asyncio.Task[None] | None = None  # one presignature at a time
         self._asked_at = asyncio.get_running_loop().time()
 
     @property
@@ -99,8 +99,7 @@ class Partner:
     async def warm(self, count: int) -> None:
         """Wait until that many presignatures are there. Raises what making them does."""
         while len(self.pool) < min(count, POOL_MAX):
-            async with self._guard:
-                self.pool.put(await self._made())
+            await self._one_more()
 
     async def refill(self) -> None:
         """Up to the mark once the pool has sunk to half of it, while nothing is asked. Raises what making one does."""
@@ -116,6 +115,9 @@ class Partner:
 
     async def close(self) -> None:
         """Presignatures are gone afterwards."""
+        if self._making is not None:
+            self._making.cancel()
+            await asyncio.wait([self._making])
         self.pool.clear()
         await self._link.close()
 
@@ -160,11 +162,19 @@ class Partner:
 
     async def _next(self) -> engine.Presignature:
         """The oldest that waits, else a new one."""
-        found = self.pool.take_oldest()
-        if found is None:
-            async with self._guard:
-                found = self.pool.take_oldest() or await self._made()  # one may have come while we waited for our turn
+        while (found := self.pool.take_oldest()) is None:
+            await self._one_more()
         return found
+
+    async def _one_more(self) -> None:
+        """In the pool on return. It goes on when whoever waits gives up: what is half made is not thrown away."""
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._make())
+            self._making.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, if nobody waits
+        await asyncio.shield(self._making)
+
+    async def _make(self) -> None:
+        self.pool.put(await self._made())
 
     async def _presign(self) -> engine.Presignature:
         theirs = await self._link.ask(Propose("presign"), Nonce)

@@ -24,7 +24,7 @@ from agent.keys.steps import Preimage, alone
 from agent.keys.threshold import engine
 from agent.ports import Clock
 
-PRESIGN_AT_ONCE_MAX = 2  # each costs a thread and a second of a core
+PRESIGN_AT_ONCE_MAX = 2  # with one party; each costs a thread and a second of a core
 STRIKES_MAX = 2  # ceremonies in which a party was found to cheat; then it is not spoken to until a person has looked
 
 
@@ -48,30 +48,31 @@ class Signing:
         self._requests = Requests(log)
         self._pools = {party: Pool() for party in range(share.parties) if party != share.party}
         self._strikes = dict.fromkeys(self._pools, 0)
-        self._working: set[asyncio.Task[None]] = set()
+        self._working: dict[asyncio.Task[None], int] = {}  # in the order in which they began
         self.runs: dict[bytes, Run[engine.Presignature]] = {}
 
     @property
     def chains(self) -> tuple[int, ...]:
         return tuple(self._policies)
 
-    def check_room(self, peer: int) -> None:
-        """Raises SignerError when no ceremony may begin with this party now."""
+    def check_trust(self, peer: int) -> None:
+        """Raises SignerError when no ceremony may begin with this party."""
         if self._strikes[peer] >= STRIKES_MAX:
             raise SignerError(
                 f"party {self._name(peer)} was found to cheat; a person must look at the audit log and restart this one"
             )
-        if len(self._working) >= PRESIGN_AT_ONCE_MAX:
-            raise SignerError(f"{PRESIGN_AT_ONCE_MAX} presignatures are being made already; ask again")
 
     def presign(self, peer: int, run_id: bytes) -> None:
-        """Begin to make a presignature with this party, which carries the mail. See `check_room`."""
-        self.check_room(peer)
+        """Begin to make a presignature with this party, which carries the mail. Its oldest unfinished one makes room."""
+        self.check_trust(peer)
+        unfinished = [task for task, one in self._working.items() if one == peer]
+        for task in unfinished[: len(unfinished) + 1 - PRESIGN_AT_ONCE_MAX]:
+            task.cancel()
         run = Run(run_id, engine.presign(self.share, sorted((peer, self.share.party)), run_id))
         self.runs[run_id] = run
         task = asyncio.create_task(self._presign(peer, run))
-        self._working.add(task)
-        task.add_done_callback(self._working.discard)
+        self._working[task] = peer
+        task.add_done_callback(self._working.pop)
 
     def sign(self, peer: int, asked: Sign) -> Partial:
         """Our share of the signature. SignerError: refused. Without a suspension, so that no other request comes in between."""
