@@ -6,6 +6,7 @@
 import ipaddress
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ settings.register_profile("small", max_examples=50, derandomize=True, deadline=N
 settings.register_profile("nightly", max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("small")
 
+# One moment for all processes of a run: what follows from it is in the names of tests, which they must agree on.
+os.environ.setdefault("ISTHMUS_TESTS_BEGAN_S", str(int(time.time())))
 LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", ""})
 
 

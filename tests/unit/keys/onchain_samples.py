@@ -1,6 +1,6 @@
 """Sample router calls, permits and policies for the signer's tests. Addresses are made up."""
 
-import time
+import os
 from typing import Any
 
 from eth_abi.abi import encode
@@ -17,7 +17,7 @@ PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
 USDC, WETH, OTHER, THIEF = ("0x" + pair * 20 for pair in ("b1", "b2", "cc", "dd"))
 NATIVE = "0x" + "00" * 20
 ME, THE_ROUTER = "0x" + "00" * 19 + "01", "0x" + "00" * 19 + "02"
-DEADLINE_S = int(time.time()) + 1_800  # what runs by the real clock signs nothing that stays valid for longer than an hour
+DEADLINE_S = int(os.environ["ISTHMUS_TESTS_BEGAN_S"]) + 1_800  # what runs by the real clock signs nothing for longer than an hour
 SELECTOR = bytes.fromhex("3593564c")
 
 
