@@ -72,7 +72,7 @@ def account_of(section: Any) -> Kind | None:
         case "role":
             return Role(section.safe, section.modifier, role_key(section.role), contracts.multi_send)
         case "erc4337":
-            return UserOps(section.smart_account, contracts.entry_point)
+            return UserOps(section.smart_account, contracts.entry_point, version=section.entry_point_version)
         case "eip7702":
             return Delegated(section.wallet, section.delegate)
         case _:

@@ -183,8 +183,9 @@ def check_user_op(policy: KeyPolicy, typed: TypedData, deadline_s_max: int | Non
     account = policy.account
     if not isinstance(account, UserOps) or typed.types != erc4337.TYPES:
         raise SignerError(f"policy: this signer does not understand typed data {typed.primary[:48]!r}; it has no such account")
+    version = erc4337.DOMAIN_VERSIONS[account.version]
     domain = {**typed.domain, "verifyingContract": norm(typed.domain.get("verifyingContract"))}
-    if domain != {"name": "ERC4337", "version": "1", "chainId": policy.chain_id, "verifyingContract": account.entry_point}:
+    if domain != {"name": "ERC4337", "version": version, "chainId": policy.chain_id, "verifyingContract": account.entry_point}:
         raise SignerError(f"policy: the operation is not for the EntryPoint {account.entry_point} on chain {policy.chain_id}")
     op = erc4337.user_op_of(typed.message)
     if op.gas > policy.gas_limit_max or op.gas_fee_max > policy.gas_fee_max:

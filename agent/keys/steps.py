@@ -11,7 +11,7 @@ import msgspec
 
 from agent.domain.errors import SignatureUnknownError, SignerError
 from agent.domain.plan import Call, Calls, Signed, SignedTransaction, SignedTyped, TypedData, Unsigned, VenueRequest
-from agent.keys.accounts.erc4337 import PRIMARY, bringer_of, user_op_of
+from agent.keys.accounts.erc4337 import PRIMARY, bringer_of, preimage_of, user_op_of
 from agent.keys.bounds import Act, KeyPolicy
 from agent.keys.digest import (
     Transaction,
@@ -20,7 +20,6 @@ from agent.keys.digest import (
     transaction_fields,
     transaction_preimage,
     transaction_raw,
-    typed_preimage,
 )
 from agent.keys.policy import Meaning, act_of, check_calls, check_safe_tx, check_typed, check_user_op
 from agent.keys.raw import read_transaction
@@ -32,7 +31,8 @@ SIGNATURE_BYTES = 65
 
 
 class Preimage(msgspec.Struct, frozen=True):
-    """What is signed: the keccak of `data`, which is typed data (0x19 0x01, domain, struct) or a transaction (0x02, RLP).
+    """What is signed: the keccak of `data`, which is typed data (0x19 0x01, domain, struct) or a transaction (0x02, RLP). Of an
+    ERC-4337 operation of 0.7 it is the prefix of eth_sign and the operation's hash, and `source` shows it all the same.
 
     `source` is what it was made of, for keys that want to read it themselves. `meaning`: what a transaction was found to do.
     """
@@ -123,7 +123,7 @@ def alone(
     # The policy first: it knows the few types that there are, and laying out unknown ones may take for ever.
     policy = _policy(policies, typed.domain.get("chainId"), key_id)
     acts = _acts(policy, typed, deadline_s_max)
-    if typed_preimage(typed) != preimage.data:
+    if preimage_of(typed) != preimage.data:
         raise SignerError("the bytes to sign are not of the typed data beside them; nothing is signed without being read")
     if typed.primary == "SafeTx":
         return _set_aside(policy, acts, f"{policy.chain_id}:safe:{typed.message.get('nonce')}", spent)
@@ -157,7 +157,7 @@ def _policy(policies: Mapping[int, KeyPolicy], chain_id: object, key_id: str) ->
 
 
 def _typed(typed: TypedData) -> Preimage:
-    return Preimage("typed", typed_preimage(typed), typed)
+    return Preimage("typed", preimage_of(typed), typed)
 
 
 def _signed_typed(typed: TypedData, address: str) -> Steps:
@@ -218,7 +218,7 @@ def _check_slots(unsigned: Calls, meaning: Meaning, policy: KeyPolicy, deadline_
     for slot in unsigned.slots:
         if policy.account is not None and wrapped is not None and slot.call == 0 and slot.offset in wrapped.places:
             expected = signed_for(policy.account, policy.chain_id, wrapped, slot.typed)
-            if typed_preimage(slot.typed) != typed_preimage(expected):
+            if preimage_of(slot.typed) != preimage_of(expected):
                 raise SignerError("the typed data to sign is not what the account is told in the call")
             continue
         if slot.call != 0 or slot.offset not in places:

@@ -49,7 +49,7 @@ def signed_for(account: Kind, chain_id: int, wrapped: Wrapped, typed: TypedData)
             raise SignerError("policy: the nonce of a SafeTx must be a whole number")
         return safe.safe_tx_typed(typed.order_id, chain_id, account.address, signs, nonce)
     if isinstance(account, UserOps) and isinstance(signs, erc4337.UserOperation):
-        return erc4337.user_op_typed(typed.order_id, signs, account.entry_point, chain_id)
+        return erc4337.user_op_typed(typed.order_id, signs, account.entry_point, chain_id, version=account.version)
     raise SignerError("policy: nothing is signed inside this call")
 
 
@@ -77,4 +77,4 @@ def calls_of(account: UserOps, op: erc4337.UserOperation) -> tuple[Call, ...]:
         raise SignerError("policy: an operation that a paymaster pays for is refused")
     if op.init_code not in (b"", account.init_code):
         raise SignerError("policy: the operation would create the account in another way than the one that is allowed")
-    return erc4337.read_execute(op.data)
+    return erc4337.read_execute(op.data, account.version)

@@ -19,7 +19,7 @@ import msgspec
 
 from agent.domain.errors import UsageError, VenueError
 
-AccountKind = Literal["eoa", "safe", "role", "erc4337", "eip7702"]
+AccountKind = Literal["eoa", "safe", "role", "erc4337", "erc4337-0.7", "eip7702"]
 
 FILE = "sandbox.json"
 LOG = "sandbox.log"

@@ -33,7 +33,7 @@ from agent.venues.uniswap.config import ACCOUNT_GAS, ACCOUNT_LEG_GAS, LEG_GAS
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(120)]
 WETH_BALANCES = 3  # WETH9's place of the mapping of balances
 GAS_LIMIT_MAX = 10_000_000
-KINDS: tuple[AccountKind, ...] = ("safe", "erc4337", "role", "eip7702")
+KINDS: tuple[AccountKind, ...] = ("safe", "erc4337", "erc4337-0.7", "role", "eip7702")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def pilot(request: pytest.FixtureRequest, anvil: SandboxChain) -> AsyncIte
     made = await anvil.account_of(request.param, LocalSigner(bytearray(key)).address)
     if request.param == "eip7702":
         await delegated(anvil, key, made.settings["delegate"])
-    chosen = rules(gas_base=BATCH_GAS + ACCOUNT_GAS[request.param], gas_limit_max=GAS_LIMIT_MAX)
+    chosen = rules(gas_base=BATCH_GAS + ACCOUNT_GAS[request.param.partition("-")[0]], gas_limit_max=GAS_LIMIT_MAX)
     async with flying(anvil, key=key, made=made, with_rules=chosen, gas_limit_max=GAS_LIMIT_MAX) as found:
         yield found
 

@@ -6,7 +6,7 @@ account-abstraction 0.7 and 0.8 (UserOperationLib, EntryPoint, Eip7702Support, S
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from eth_abi.abi import encode
@@ -14,14 +14,14 @@ from eth_abi.abi import encode
 from agent.domain.errors import SignerError
 from agent.domain.plan import Call, TypedData
 from agent.keys.accounts.functions import function
-from agent.keys.digest import UINT64_MAX, address_bytes, keccak, typed_digest
-
-Version = Literal["0.7", "0.8"]
+from agent.keys.accounts.kinds import Version
+from agent.keys.digest import UINT64_MAX, address_bytes, keccak, typed_digest, typed_preimage
 
 CALLS_MAX = 32
 WORD, SIGNATURE_BYTES = 32, 65
 UINT128 = 1 << 128
 PRIMARY: Final = "PackedUserOperation"
+DOMAIN_VERSIONS: Final[dict[Version, str]] = {"0.7": "0.7", "0.8": "1"}  # 0.7 has no domain; ours names it
 INIT_7702: Final = b"\x77\x02".ljust(20, b"\0")  # "my factory": this account is an EOA that runs a delegate's code
 _PREFIX = b"\x19Ethereum Signed Message:\n32"  # EIP-191
 
@@ -89,8 +89,13 @@ def user_op_hash(op: UserOperation, entry_point: str, chain_id: int, version: Ve
     return keccak(encode(["bytes32", "address", "uint256"], [keccak(encode(kinds, fields)), entry_point, chain_id]))
 
 
-def user_op_typed(order_id: str, op: UserOperation, entry_point: str, chain_id: int, delegate: str = "") -> TypedData:
-    """What the owner of an account of 0.8 signs (EIP-712). Bytes are told as 0x and hex digits, which JSON can carry."""
+def user_op_typed(
+    order_id: str, op: UserOperation, entry_point: str, chain_id: int, delegate: str = "", version: Version = "0.8"
+) -> TypedData:
+    """What the owner of an account of 0.8 signs (EIP-712). Bytes are told as 0x and hex digits, which JSON can carry.
+
+    For 0.7 it only shows the operation, and its domain says so: what is signed follows from it by `preimage_of`.
+    """
     init_code, (limits, pre_gas, fees) = op.init_code, _gas(op)
     if delegate and init_code[:20].ljust(20, b"\0") == INIT_7702:
         init_code = address_bytes(delegate) + init_code[20:]
@@ -104,8 +109,37 @@ def user_op_typed(order_id: str, op: UserOperation, entry_point: str, chain_id: 
         "gasFees": _hex(fees),
         "paymasterAndData": _hex(op.paymaster),
     }
-    domain: dict[str, str | int] = {"name": "ERC4337", "version": "1", "chainId": chain_id, "verifyingContract": entry_point}
+    domain: dict[str, str | int] = {
+        "name": "ERC4337",
+        "version": DOMAIN_VERSIONS[version],
+        "chainId": chain_id,
+        "verifyingContract": entry_point,
+    }
     return TypedData(order_id, domain, TYPES, PRIMARY, message)
+
+
+def preimage_of(typed: TypedData) -> bytes:
+    """What a key hashes and signs for typed data: its EIP-712 bytes; for an operation of 0.7 the prefix of eth_sign and its hash.
+
+    Raises SignerError for an operation whose fields are not what they should be.
+    """
+    if not is_07(typed):
+        return typed_preimage(typed)
+    chain_id, entry_point = typed.domain.get("chainId"), typed.domain.get("verifyingContract")
+    if not isinstance(chain_id, int) or not isinstance(entry_point, str):
+        raise SignerError("policy: the operation names no chain or no EntryPoint")
+    return prefixed(user_op_hash(user_op_of(typed.message), entry_point, chain_id, "0.7"))
+
+
+def refuse_07(typed: TypedData) -> None:
+    """For keys that lay typed data out by themselves. Raises SignerError for what is none."""
+    if is_07(typed):
+        raise SignerError("this kind of key signs typed data and no operations of EntryPoint 0.7; use 0.8, or another kind of key")
+
+
+def is_07(typed: TypedData) -> bool:
+    """Whether it shows an operation of 0.7, which is no typed data to a wallet program."""
+    return typed.primary == PRIMARY and typed.domain.get("version") == DOMAIN_VERSIONS["0.7"]
 
 
 def prefixed(user_op: bytes) -> bytes:
@@ -164,12 +198,12 @@ def read_handle(data: bytes) -> Handled:
     return Handled(op, beneficiary, len(data) - tail)
 
 
-def read_execute(data: bytes) -> tuple[Call, ...]:
-    """The calls in what an account of 0.8 is told. Raises SignerError."""
+def read_execute(data: bytes, version: Version = "0.8") -> tuple[Call, ...]:
+    """The calls in what an account is told. Raises SignerError."""
     if EXECUTE.is_in(data):
         to, value, inner = EXECUTE.read(data)
         return (Call(to, inner, value),)
-    (calls,) = BATCH_08.read(data)
+    calls = _columns(*BATCH_07.read(data)) if version == "0.7" else BATCH_08.read(data)[0]
     if not 0 < len(calls) <= CALLS_MAX:
         raise SignerError(f"policy: a batch has 1 to {CALLS_MAX} calls, this has {len(calls)}")
     return tuple(Call(to, inner, value) for to, value, inner in calls)
@@ -185,6 +219,13 @@ def user_op_of(message: Mapping[str, object]) -> UserOperation:
     except ValueError:
         raise SignerError("policy: a field of the operation to sign has another type than it should") from None
     return _op((sender, *rest, b""))
+
+
+def _columns(places: Sequence[str], values: Sequence[int], inners: Sequence[bytes]) -> list[tuple[str, int, bytes]]:
+    """A batch of 0.7, as this program writes it: a value for each call."""
+    if len(inners) != len(places) or len(values) != len(places):
+        raise SignerError("policy: a batch names as many contracts as values and calls")
+    return list(zip(places, values, inners, strict=True))
 
 
 def _field(value: object, kind: type, name: str) -> object:

@@ -1,11 +1,14 @@
 """Which account a key acts for, as data: who holds the tokens, and through which contract the key reaches it."""
 
+from typing import Literal
+
 import msgspec
 
 from agent.domain.errors import SignerError
 from agent.keys.digest import address_bytes
 
 KEY_BYTES = 32
+Version = Literal["0.7", "0.8"]  # of an EntryPoint: they differ in what is signed, and in how a batch is written
 
 
 class Safe(msgspec.Struct, frozen=True):
@@ -46,11 +49,12 @@ class Role(msgspec.Struct, frozen=True):
 
 
 class UserOps(msgspec.Struct, frozen=True):
-    """An ERC-4337 account behind an EntryPoint 0.8. `init_code`: the one with which it may be created; empty: it exists."""
+    """An ERC-4337 account behind an EntryPoint. `init_code`: the one with which it may be created; empty: it exists."""
 
     address: str
     entry_point: str
     init_code: bytes = b""
+    version: Version = "0.8"
 
     def __post_init__(self) -> None:
         _lower(self, "address", "entry_point")

@@ -138,7 +138,7 @@ def _through(unsigned: Calls, account: Kind, data: bytes, *slots: SignatureSlot)
 
 def _as_user_op(unsigned: Calls, account: UserOps, key: str) -> Calls:
     """The key pays for the transaction, so the account pays nothing: with fees of zero the EntryPoint takes nothing from it."""
-    data = erc4337.execute_data(unsigned.calls, "0.8")
+    data = erc4337.execute_data(unsigned.calls, account.version)
     number, signature = erc4337.operation_number(key, unsigned.nonce), bytes(erc4337.SIGNATURE_BYTES)
     op = erc4337.UserOperation(account.address, number, data, VERIFICATION_GAS, 0, 0, 0, 0, signature=signature)
     op = msgspec.structs.replace(op, call_gas=_inner_gas(unsigned.gas_limit, erc4337.handle_data(op, key)))
@@ -146,7 +146,7 @@ def _as_user_op(unsigned: Calls, account: UserOps, key: str) -> Calls:
     slot = SignatureSlot(
         0,
         erc4337.read_handle(brought).signature_at,
-        erc4337.user_op_typed(unsigned.order_id, op, account.entry_point, unsigned.chain_id),
+        erc4337.user_op_typed(unsigned.order_id, op, account.entry_point, unsigned.chain_id, version=account.version),
     )
     return _through(unsigned, account, brought, slot)
 

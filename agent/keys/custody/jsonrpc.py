@@ -10,6 +10,7 @@ import msgspec
 
 from agent.domain.errors import SignerError, SignerUnavailableError
 from agent.domain.plan import TypedData
+from agent.keys.accounts.erc4337 import refuse_07
 from agent.keys.digest import Transaction, address_bytes
 from agent.keys.http import HttpSection, link_of
 from agent.keys.raw import read_signature, read_transaction
@@ -57,6 +58,7 @@ class JsonRpcKey:
     async def signature(self, preimage: Preimage) -> bytes:
         """As `Key`. Asking again is harmless: without our own bytes around it a signature is of no use to anybody."""
         if isinstance(preimage.source, TypedData):
+            refuse_07(preimage.source)
             raw = _bytes(await self._call(self._method, self.address, document(preimage.source)))
             if len(raw) != 65:
                 raise SignerError(f"{self._link.url} gave {len(raw)} bytes as a signature, which has 65")

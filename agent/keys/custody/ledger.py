@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 
 from agent.domain.errors import IsthmusError, SecretError, SignerError, SignerUnavailableError
 from agent.domain.plan import TypedData
+from agent.keys.accounts.erc4337 import refuse_07
 from agent.keys.digest import checksum, domain_separator, struct_hash
 from agent.keys.http import HERE
 from agent.keys.remote import Key, signature_of
@@ -107,6 +108,8 @@ class LedgerKey:
 
     async def signature(self, preimage: Preimage) -> bytes:
         """As `Key`. Asking again shows it to its owner again."""
+        if isinstance(preimage.source, TypedData):
+            refuse_07(preimage.source)
         raw = await self._run(sign_apdus(self._config.path, preimage))
         if len(raw) != 65:
             raise SignerError(f"the device gave {len(raw)} bytes as a signature, which has 65")

@@ -73,6 +73,8 @@ def new_account(sender: Sender, kind: AccountKind, key: str) -> Made:
             return _new_role(sender)
         case "erc4337":
             return _new_smart_account(sender, key)
+        case "erc4337-0.7":
+            return _old_smart_account(sender, key)
         case "eip7702":
             delegate = sender.deploy(third_party("Simple7702Account"))
             sender.settle()
@@ -128,6 +130,20 @@ def _new_smart_account(sender: Sender, key: str) -> Made:
     rpc.call("anvil_stopImpersonatingAccount", creator)
     account = str(to_checksum_address(account))
     return Made(account, {"account": "erc4337", "smart_account": account}, {"entry_point": entry})
+
+
+def _old_smart_account(sender: Sender, key: str) -> Made:
+    """Of EntryPoint 0.7, whose factory makes one for everybody."""
+    entry = sender.deploy(third_party("EntryPoint07"))
+    factory = sender.deploy(third_party("SimpleAccountFactory07"), entry)
+    sender.settle(together=True)
+    (account,) = decode(["address"], sender.rpc.read(factory, "getAddress(address,uint256)", key, 0))
+    data = "0x" + keccak(text="createAccount(address,uint256)")[:4].hex() + encode(["address", "uint256"], [key, 0]).hex()
+    sender.send(factory, data, gas=_CREATE_GAS)
+    sender.settle()
+    account = str(to_checksum_address(account))
+    settings = {"account": "erc4337", "smart_account": account, "entry_point_version": "0.7"}
+    return Made(account, settings, {"entry_point": entry})
 
 
 def _create(sender: Sender, code: str) -> str:

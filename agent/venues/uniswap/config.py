@@ -148,6 +148,7 @@ class Config(_Section):
     role: str = Field(default="", max_length=32, pattern="^[!-~]*$", description="the role's name")
     role_since: int = Field(default=0, ge=0, description="the block in which the modifier was made; its rules are read from there")
     smart_account: str = ""
+    entry_point_version: Literal["0.7", "0.8"] = Field(default="0.8", description="of contracts.entry_point, for erc4337")
     delegate: str = Field(default="", description="whose code the wallet itself runs (EIP-7702)")
     contracts: Contracts
     tokens: tuple[Token, ...] = Field(min_length=2, max_length=64)

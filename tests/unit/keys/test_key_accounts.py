@@ -16,7 +16,7 @@ from agent.domain.errors import SignerError
 from agent.domain.plan import Call, Calls, SignatureSlot, TypedData
 from agent.keys.accounts import eip7702, erc4337, roles, safe
 from agent.keys.accounts.functions import function
-from agent.keys.accounts.kinds import Delegated, Kind, Role, Safe, UserOps
+from agent.keys.accounts.kinds import Delegated, Kind, Role, Safe, UserOps, Version
 from agent.keys.accounts.owners import PART, Consent, packed, place_of, read_consents
 from agent.keys.accounts.signer import wrapped as acting
 from agent.keys.bounds import Act, KeyPolicy, Rule
@@ -30,6 +30,7 @@ from agent.keys.steps import Preimage, alone, steps
 VAULT, MULTI, MODIFIER, ENTRY = "0x" + "5a" * 20, "0x" + "3b" * 20, "0x" + "70" * 20, "0x" + "43" * 20
 SAFE, ROLE_KEY = Safe(VAULT, MULTI), roles.role_key("agent")
 ROLE, OPS, EOA = Role(VAULT, MODIFIER, ROLE_KEY, MULTI), UserOps(VAULT, ENTRY), Delegated(o.OWNER, o.OTHER)
+OLD = UserOps(VAULT, ENTRY, version="0.7")
 MINE = Consent(o.OWNER, "approved")
 UINT, ADDRESS = st.integers(0, 2**256 - 1), st.binary(min_size=20, max_size=20).map(lambda raw: "0x" + raw.hex())
 CALLS = st.builds(Call, ADDRESS, st.binary(max_size=100), UINT)
@@ -178,7 +179,7 @@ def wrapped(*calls: Call, account: Kind = SAFE, multi: str = MULTI) -> Calls:
         case Role():
             return o.calls(roles.exec_data(calls, ROLE_KEY, multi), MODIFIER)
         case UserOps():
-            return o.calls(erc4337.handle_data(op_of(*calls), o.OWNER), ENTRY)
+            return o.calls(erc4337.handle_data(op_of(*calls, version=account.version), o.OWNER), ENTRY)
         case Delegated():
             return o.calls(erc4337.execute_data(calls, "0.8"), o.OWNER)
 
@@ -187,8 +188,8 @@ def told(tx: safe.SafeTx) -> Calls:
     return o.calls(safe.exec_data(tx, packed((MINE,))), VAULT)
 
 
-def op_of(*calls: Call) -> erc4337.UserOperation:
-    data = erc4337.execute_data(calls, "0.8")
+def op_of(*calls: Call, version: Version = "0.8") -> erc4337.UserOperation:
+    data = erc4337.execute_data(calls, version)
     return erc4337.UserOperation(VAULT, 3, data, 300_000, 300_000, 50_000, 10**9, 10**9, signature=bytes(65))
 
 
@@ -205,7 +206,8 @@ def swap(recipient: str = VAULT) -> Call:
     return Call(o.ROUTER, o.execute(b"\x00", [o.v3(recipient)]))
 
 
-ACCOUNTS = pytest.mark.parametrize("account", [SAFE, ROLE, OPS, EOA], ids=lambda one: type(one).__name__)
+ACCOUNTS = pytest.mark.parametrize("account", [SAFE, ROLE, OPS, OLD, EOA], ids=lambda one: type(one).__name__)
+VERSIONS = pytest.mark.parametrize("account", [OPS, OLD], ids=lambda one: one.version)
 
 
 @ACCOUNTS
@@ -480,11 +482,11 @@ class Clock:
 # -- a key in another process: an operation, decided on its bytes alone --------------------------------------------------
 
 
-def operation(units: int = 10**6) -> tuple[Calls, Preimage, Preimage]:
+def operation(account: UserOps = OPS) -> tuple[Calls, Preimage, Preimage]:
     """What the key is asked for so that its smart account swaps: the whole, the operation, and the transaction around it."""
-    call = Call(o.ROUTER, o.execute(b"\x00", [o.v3(VAULT, given=units)]))
-    asked = acting(Calls("o-1", o.CHAIN, (call,), (), 7, 600_000, 10**9, 1), OPS, o.OWNER)
-    work = steps(asked, {o.CHAIN: policy(OPS)}, o.OWNER, "k")
+    call = Call(o.ROUTER, o.execute(b"\x00", [o.v3(VAULT)]))
+    asked = acting(Calls("o-1", o.CHAIN, (call,), (), 7, 600_000, 10**9, 1), account, o.OWNER)
+    work = steps(asked, {o.CHAIN: policy(account)}, o.OWNER, "k")
     typed = next(work)
     return asked, typed, work.send(bytes(31) + b"\x01" + bytes(31) + b"\x01\x1b")
 
@@ -499,20 +501,33 @@ def sent(preimage: Preimage) -> Preimage:
     return Preimage(arrived.kind, arrived.data, arrived.typed)
 
 
-def test_an_operation_and_the_transaction_around_it_take_their_room_once(tmp_path: Path) -> None:
+@VERSIONS
+def test_an_operation_and_the_transaction_around_it_take_their_room_once(account: UserOps, tmp_path: Path) -> None:
     rule = Rule("hourly", "allow", frozenset({"swap"}), window_s=3_600, window_max=15 * 10**5)
-    mine, spent = {o.CHAIN: msgspec.structs.replace(policy(OPS), rules=(rule,))}, Spent(tmp_path / "spent", Clock())
-    _, typed, transaction = operation()
+    mine, spent = {o.CHAIN: msgspec.structs.replace(policy(account), rules=(rule,))}, Spent(tmp_path / "spent", Clock())
+    _, typed, transaction = operation(account)
     assert alone(sent(typed), mine, "k", spent=spent) is not None
     assert alone(transaction, mine, "k", spent=spent) is not None
     assert spent.used("hourly", o.USDC) == 10**6
 
 
-def test_an_operation_that_does_something_else_is_refused_on_its_bytes_alone() -> None:
-    _, typed, _ = operation()
+def test_what_is_signed_for_an_operation_of_07_is_its_hash_behind_a_prefix() -> None:
+    _, typed, _ = operation(OLD)
     source = typed.source
     assert isinstance(source, TypedData)
-    thief = "0x" + erc4337.execute_data((approval(o.THIEF),), "0.8").hex()
+    found = erc4337.user_op_hash(erc4337.user_op_of(source.message), ENTRY, o.CHAIN, "0.7")
+    assert typed.data == b"\x19Ethereum Signed Message:\n32" + found
+    with pytest.raises(SignerError, match=r"no operations of EntryPoint 0\.7"):
+        erc4337.refuse_07(source)
+    erc4337.refuse_07(operation(OPS)[1].source)  # type: ignore[arg-type]
+
+
+@VERSIONS
+def test_an_operation_that_does_something_else_is_refused_on_its_bytes_alone(account: UserOps) -> None:
+    _, typed, _ = operation(account)
+    source = typed.source
+    assert isinstance(source, TypedData)
+    thief = "0x" + erc4337.execute_data((approval(o.THIEF),), account.version).hex()
     for reason, changes in (
         ("only Permit2", {"callData": thief}),
         ("not of", {"sender": o.THIEF}),
@@ -527,11 +542,16 @@ def test_an_operation_that_does_something_else_is_refused_on_its_bytes_alone() -
     ):
         changed = msgspec.structs.replace(source, message=source.message | changes)
         with pytest.raises(SignerError, match=reason):
-            alone(Preimage("typed", typed.data, changed), {o.CHAIN: policy(OPS)}, "k")
-    for domain in ({"chainId": 2}, {"verifyingContract": o.THIEF}, {"name": "ERC4338"}, {"version": "2"}):
+            alone(Preimage("typed", typed.data, changed), {o.CHAIN: policy(account)}, "k")
+    for domain in (
+        {"chainId": 2},
+        {"verifyingContract": o.THIEF},
+        {"name": "ERC4338"},
+        {"version": "1" if account is OLD else "0.7"},
+    ):
         changed = msgspec.structs.replace(source, domain=source.domain | domain)
         with pytest.raises(SignerError, match=r"is not for the EntryPoint|has no policy for chain"):
-            alone(Preimage("typed", typed.data, changed), {o.CHAIN: policy(OPS)}, "k")
+            alone(Preimage("typed", typed.data, changed), {o.CHAIN: policy(account)}, "k")
     with pytest.raises(SignerError, match="has no such account"):
         alone(typed, {o.CHAIN: policy(SAFE)}, "k")
 
