@@ -38,14 +38,19 @@ IDENTITIES = [new_identity(name) for name in ("alice", "bob", "carol")]
 
 
 def group(*identities: Identity) -> Group:
-    text = [entry(f"p{at}", f"127.0.0.1:{free_port()}", one.certificate) for at, one in enumerate(identities)]
+    ports = free_ports(len(identities))
+    text = [entry(f"p{at}", f"127.0.0.1:{ports[at]}", one.certificate) for at, one in enumerate(identities)]
     found = [dict(line.split(" = ", 1) for line in one.splitlines()[1:]) for one in text]
     return group_of({"name": "g", "party": [{key: value.strip('"') for key, value in one.items()} for one in found]}, "test")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Held together until all are known, so that none is found twice."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [int(server.getsockname()[1]) for server in held]
+    for server in held:
+        server.close()
+    return found
 
 
 class Answering:
