@@ -45,6 +45,7 @@ from agent.routing import kernel
 from agent.routing.search import Search
 
 TICK_S = 0.1
+SAMPLE_NS = 250_000_000  # between two looks at where markets stand
 PEN_S = 1.0
 KILL, DISK = "kill", "disk"  # scopes of halts that the kill switch and a full disk make, and that end with their cause
 GRACE_NS = 60_000_000_000  # how long past its deadline an order in doubt is waited for
@@ -90,6 +91,7 @@ class Engine:
         self._is_strict, self._is_idle = is_strict, is_idle
         self._why_stopped = ""
         self._decisions = 0
+        self._sampled_ns = 0
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -201,6 +203,14 @@ class Engine:
         if not events:  # orders first: a mark may come a little later
             self._recorder.record(marks(self.state, self.world, now_ns))
             prepare(self.state, self._rules, now_ns)
+            self._sample(now_ns)
+
+    def _sample(self, now_ns: int) -> None:
+        """What markets do is noted when nothing else is to be done."""
+        if now_ns >= self._sampled_ns + SAMPLE_NS:
+            self._sampled_ns = now_ns
+            for market in self.world.market.markets():
+                self.world.market.sample(market, now_ns)
 
     def _explain(self, intent_id: str = "") -> None:
         """What was routed is put into words when nothing else happens, one route at a time, and before its parent ends."""

@@ -28,6 +28,7 @@ from agent.liquidity.concentrated import Concentrated, checked
 from agent.liquidity.constant_product import ConstantProduct
 from agent.liquidity.depth import Depth
 from agent.liquidity.stable import StableSwap, spot
+from agent.market.bars import Bars
 from agent.market.book import Book
 from agent.market.quality import BAD_POOL, NO_POOL, QualityLimits, book_trouble, outlier_trouble, pool_trouble
 
@@ -93,6 +94,7 @@ class Market:
         self._current: dict[str, int] = {}  # venue -> block as of which its pools are known
         self._heads: dict[int, ChainHead] = {}
         self._trades: dict[str, TradePrint] = {}
+        self._bars: dict[str, Bars] = {}
         self._chains: dict[str, int | None] = {}  # of pools
         self._views: dict[str, View] = {}  # as of now, until the next fact
         self._pooled: dict[str, tuple[int, int, dict[str, Source | Reason]]] = {}  # what pools hold, from and until when
@@ -109,8 +111,10 @@ class Market:
                     book.apply(fact)
                     self._sources.pop(fact.instrument, None)
             case TradePrint():
-                if fact.instrument in self._instruments:
+                found = self._instruments.get(fact.instrument)
+                if found:
                     self._trades[fact.instrument] = fact
+                    self.bars(found.market).add_trade(found, fact)
             case PoolReserves() | PoolRanges():
                 found = self._instruments.get(fact.instrument)
                 if found and found.pool:
@@ -147,6 +151,24 @@ class Market:
 
     def last_trade(self, name: str) -> TradePrint | None:
         return self._trades.get(name)
+
+    def markets(self) -> Sequence[str]:
+        """Those of which something is listed."""
+        return tuple(self._markets)
+
+    def bars(self, market: str) -> Bars:
+        """What the market did, second by second, as far as `sample` was called."""
+        found = self._bars.get(market)
+        if found is None:
+            found = self._bars[market] = Bars()
+        return found
+
+    def sample(self, market: str, now_ns: int) -> None:
+        """Note where the market stands now; nothing without a trusted price."""
+        view = self.view(market, now_ns)
+        if view.mid is not None:
+            bid, ask = _tightest(view.sources)
+            self.bars(market).sample(view.mid.num / view.mid.den, bid, ask, now_ns)
 
     def view(self, market: str, now_ns: int) -> View:
         """The picture of `market` (`ETH/USDT`) at `now_ns`."""
@@ -263,6 +285,18 @@ def middle(sources: Sequence[Source]) -> Price | None:
     """The median of the sources' middles, of books alone where there are any, to 18 decimals."""
     counted = [source for source in sources if source.instrument.is_book] or sources
     return rounded(_median([source.mid for source in sorted(counted, key=_rank)])) if counted else None
+
+
+def _tightest(sources: Sequence[Source]) -> tuple[float, float]:
+    """Best bid and ask of the book whose spread is smallest, in quote coins; zeros without a book."""
+    best = 0.0, 0.0
+    for source in sources:
+        if isinstance(source.state, Depth) and source.state.bids and source.state.asks:
+            scale = source.state.tick_units / 10.0**source.instrument.quote.decimals
+            bid, ask = source.state.bids[0][0] * scale, source.state.asks[0][0] * scale
+            if not best[1] or ask - bid < best[1] - best[0]:
+                best = bid, ask
+    return best
 
 
 def _pool_fact(found: Instrument, fact: PoolReserves | PoolRanges) -> _PoolFact:

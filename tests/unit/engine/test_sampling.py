@@ -1,0 +1,24 @@
+"""The engine notes what markets do, second by second, whether it trades or not."""
+
+import asyncio
+
+from engine_kit import START_NS, ScriptedBook, WarpClock, running, sale, venues_of, warped
+
+from agent.market.bars import SECOND_NS
+
+
+def test_every_second_of_a_market_has_a_bar() -> None:
+    async def work() -> None:
+        async with running(venues_of(ScriptedBook(WarpClock(), 1))) as run:
+            await run.engine.submit(sale(slices=3, interval_ns=5 * SECOND_NS))
+            await run.engine.finished("p1")
+            await asyncio.sleep(10)
+            now_ns = run.engine.now_ns()
+            bars = run.engine.world.market.bars("ETH/USDT").since(0)
+            seconds = [bar.start_s for bar in bars]
+            assert seconds == list(range(seconds[0], now_ns // SECOND_NS + 1))
+            assert len(seconds) >= 20
+            assert {(bar.mid, bar.bid, bar.ask) for bar in bars} == {(2_683.005, 2_683.0, 2_683.01)}
+        assert seconds[0] >= START_NS // SECOND_NS
+
+    warped(work())
