@@ -57,6 +57,7 @@ class State:
         self.orders: dict[str, Order] = {}
         self.cancels: dict[str, list[str]] = {}  # order -> the orders that take it back
         self.working: dict[str, Order] = {}  # those of them through which something may still happen
+        self._under: dict[str, dict[str, Order]] = {}  # the same by the parent's id, each in the order of `working`
         self.mined: dict[str, Order] = {}  # settled in a block that is not final yet
         self.ledger = Ledger()
         self.fills: dict[str, Fill] = {}
@@ -150,7 +151,7 @@ class State:
 
     def unsettled(self, intent_id: str) -> list[Order]:
         """Children of a parent through which something may still leave the account, or whose fills are not all known."""
-        return [order for order in self.working.values() if order.plan.intent_id == intent_id]
+        return list(self._under.get(intent_id, {}).values())
 
     def free(self, account: str, venue: str, asset: Asset) -> Amount:
         return Amount(self.ledger.units(account, venue, asset) - self.promised(account, venue, asset), asset)
@@ -210,6 +211,7 @@ class State:
     def _approved(self, plan: Plan, nonce: int | None) -> None:
         order = Order(plan, OrderState.APPROVED, self.now_ns, nonce)
         self.orders[plan.order_id] = self.working[plan.order_id] = order
+        self._under.setdefault(plan.intent_id, {})[plan.order_id] = order
         if nonce is not None:
             self.nonces.setdefault(plan.venue, {})[nonce] = plan.order_id
         if isinstance(plan, CancelOrder):
@@ -267,12 +269,14 @@ class State:
         if isinstance(order.plan, PlaceOrder) and order.fills and order.filled >= order.quantity:
             order.state = OrderState.FILLED
         name, state = order.order_id, order.state
+        siblings = self._under.setdefault(order.plan.intent_id, {})
         order.ended_ns = (order.ended_ns or self.now_ns) if state in SETTLED else 0
         if state in SETTLED and not order.lacks_fills:
             self.working.pop(name, None)
+            siblings.pop(name, None)
             self.scores.ended(order, self.parents.get(order.plan.intent_id), self.now_ns)
         else:
-            self.working[name] = order
+            self.working[name] = siblings[name] = order
         if order.block and state in REORGANISED and not order.is_final:
             self.mined[name] = order
         else:
