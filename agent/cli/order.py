@@ -32,6 +32,7 @@ from agent.cli.reading import follow, replay
 from agent.cli.show import Names, err, line, money, named, out, print_json, short, table_rows
 from agent.cli.tables import children_table, gap_table, new_table, route_lines
 from agent.config import Loaded
+from agent.domain.algo import Algo
 from agent.domain.amount import Amount, group_asset
 from agent.domain.errors import IsthmusError, OutcomeUnknown, RefusedError, UsageError
 from agent.domain.events import Break, IntentRefused, OrderApproved, OrderRefused, Routed
@@ -51,6 +52,7 @@ Result = tuple[int, Any]
 
 
 @commands.command("submit")
+@algos.options
 def submit(
     market: Market,
     side: Side,
@@ -62,13 +64,11 @@ def submit(
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="Equal parts.")] = 1,
     every: Annotated[str, typer.Option("--every", help="Time between slices.")] = "0s",
     rest: Annotated[bool, typer.Option("--rest", help="What a book does not take at once stays there, at its limit.")] = False,
-    algo: algos.Name = None,
-    duration: algos.Duration = "30m",
-    interval: algos.Interval = "30s",
-    urgency: algos.Urgency = 100,
-    randomise_size: algos.RandomiseSize = 0,
-    randomise_time: algos.RandomiseTime = 0,
-    catch_up: algos.CatchUp = 300,
+    limit: Annotated[str, typer.Option("--limit", help="Never worse than this price, before fees.")] = "",
+    would: Annotated[
+        str, typer.Option("--would", help="I-would price: where all that is left can be had at it, it is taken.")
+    ] = "",
+    algo: Algo | None = None,
     strategy: Annotated[str, typer.Option("--strategy", help="Name under which limits and results are kept.")] = "manual",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the route and what risk says; send nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Hand it to the running agent and leave.")] = False,
@@ -79,8 +79,8 @@ def submit(
     """Trade a quantity over all venues. Waits until it has ended and prints what it cost."""
     wanted = words.quantity(qty, words.pair(market))
     pause = words.duration(every, "--every")
-    chosen = algos.chosen(algo, duration, interval, urgency, (randomise_size, randomise_time), catch_up)
-    lasting = words.duration(within or "10m", "--within") if within or chosen is None else chosen.duration_ns + algos.AFTER_NS
+    lasting = words.duration(within or "10m", "--within") if within or algo is None else algos.lasting(algo) + algos.AFTER_NS
+    prices = words.price(limit, "--limit"), words.price(would, "--would")
     if not strategy.isidentifier() or len(strategy) > 32:
         raise UsageError("--strategy is up to 32 letters, digits and _; choose another name")
     loaded = settings_of(config)
@@ -89,7 +89,9 @@ def submit(
 
     def wish(now_ns: int) -> Intent:
         name, account = f"i{uuid.uuid4().hex[:10]}", loaded.settings.account
-        return Intent(name, account, strategy, side, quantity, quote, slippage_bps, now_ns + lasting, slices, pause, rest, chosen)
+        return Intent(
+            name, account, strategy, side, quantity, quote, slippage_bps, now_ns + lasting, slices, pause, rest, algo, *prices
+        )
 
     if dry_run:
         code, found = run_async(lambda: _rehearse(loaded, wish, live=live, quiet=as_json))

@@ -3,16 +3,18 @@
 import re
 from typing import TYPE_CHECKING
 
-from agent.domain.amount import Amount, group_asset, parse_amount
+from agent.domain.amount import Amount, group_asset, parse_amount, parse_units
 from agent.domain.errors import UsageError
+from agent.domain.price import Price
 
 if TYPE_CHECKING:
     from agent.config import Loaded
 
 PAIR = re.compile(r"([A-Za-z0-9]{1,12})/([A-Za-z0-9]{1,12})", re.ASCII)
-DURATION = re.compile(r"([0-9]{1,6})(s|m|h)", re.ASCII)
-SECONDS = {"s": 1, "m": 60, "h": 3_600}
+DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h)", re.ASCII)
+UNITS_NS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9}
 DAYS_MAX = 31
+PRICE_DECIMALS = 18
 
 
 def pair(text: str) -> str:
@@ -46,7 +48,17 @@ def duration(text: str, option: str) -> int:
     match = DURATION.fullmatch(text)
     if match is None:
         raise UsageError(f"{option}: {text[:20]!r} is not a duration; write 30s, 20m or 2h")
-    seconds = int(match[1]) * SECONDS[match[2]]
-    if seconds > DAYS_MAX * 86_400:
+    found_ns = int(match[1]) * UNITS_NS[match[2]]
+    if found_ns > DAYS_MAX * 86_400 * 10**9:
         raise UsageError(f"{option}: {text} is longer than {DAYS_MAX} days; write less")
-    return seconds * 10**9
+    return found_ns
+
+
+def price(text: str, option: str) -> Price | None:
+    """Quote coins per base coin, above zero; None for nothing. Raises NumberError or UsageError."""
+    if not text:
+        return None
+    units = parse_units(text, PRICE_DECIMALS, option)
+    if not units:
+        raise UsageError(f"{option} must be above zero")
+    return Price(units, 10**PRICE_DECIMALS)

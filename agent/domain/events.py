@@ -200,6 +200,7 @@ class Routed(msgspec.Struct, frozen=True, tag=True):
     rejected: tuple[Reason, ...]  # sources that were not used, and why
     mid: Price | None = None  # the middle of the trusted view that it was decided on
     decided_ns: int = 0  # the clock that it was decided by: with it a replay finds the same charges
+    wanted: Amount | None = None  # what the algorithm wants to have traded in all, this slice included
 
 
 class Marked(msgspec.Struct, frozen=True, tag=True):

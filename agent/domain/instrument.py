@@ -27,6 +27,7 @@ class Instrument(msgspec.Struct, frozen=True):
     """A market at a venue. `fee_pips` is in millionths: of what is received on a book, of what is paid into a pool.
 
     Books only: `tick_units` quote units per whole base coin and tick; `lot_units` base units per lot; `notional_min` quote units.
+    `maker_fee_pips`: where an order that rests pays another fee than one that takes; below zero it is paid for.
     `gas` is what one swap there adds to a batch, in units of gas, for planning.
     """
 
@@ -40,6 +41,7 @@ class Instrument(msgspec.Struct, frozen=True):
     notional_min: int = 0
     pool: Pool | None = None
     gas: int = 0
+    maker_fee_pips: int | None = None
 
     @property
     def id(self) -> str:
@@ -53,6 +55,10 @@ class Instrument(msgspec.Struct, frozen=True):
     @property
     def is_book(self) -> bool:
         return self.pool is None
+
+    @property
+    def maker_pips(self) -> int:
+        return self.fee_pips if self.maker_fee_pips is None else self.maker_fee_pips
 
     @property
     def base_is_token0(self) -> bool:

@@ -5,6 +5,7 @@ import msgspec
 from agent.domain.algo import Algo
 from agent.domain.amount import Amount
 from agent.domain.instrument import Side
+from agent.domain.price import Price
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -14,7 +15,10 @@ class Intent(msgspec.Struct, frozen=True):
 
     `algo`: worked by it instead, from when it is accepted on; then it has one slice and no interval of its own.
 
-    `slippage_bps_max`: no child may trade worse than this beyond the arrival price. `deadline_ns`: nothing is sent after it.
+    `slippage_bps_max`: no child may trade worse than this beyond the arrival price. `limit`: nor worse than this, whatever the
+    arrival price was. Both before fees. `would`: where all that is left can be had at this price or better, it is taken at once.
+
+    `deadline_ns`: nothing is sent after it.
     """
 
     intent_id: str
@@ -29,6 +33,8 @@ class Intent(msgspec.Struct, frozen=True):
     interval_ns: int = 0
     rests: bool = False
     algo: Algo | None = None
+    limit: Price | None = None
+    would: Price | None = None
 
     @property
     def base(self) -> str:

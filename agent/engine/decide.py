@@ -13,22 +13,26 @@ from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefuse
 from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order, OrderState
 from agent.domain.plan import ChainPlan, PlaceOrder, Plan, Reason
-from agent.domain.price import Price, worse_by
+from agent.domain.price import Price
 from agent.engine.explain import Question
 from agent.engine.parent import Parent
-from agent.engine.propose import given, most_given, permission, trade
+from agent.engine.propose import given, most_given, permission, rest, trade
 from agent.engine.state import State
+from agent.engine.work import limit_of, next_move, posts, rested, standing, tighter, worth_its_gas
 from agent.engine.world import Rules, World, coin_price, gas_prices
-from agent.execution.schedule import due, parts
+from agent.execution.algorithms import refusals
+from agent.execution.moves import Rest, Take
+from agent.execution.schedule import Slice, due
 from agent.market.view import View
 from agent.risk.gate import refuse_intent
 from agent.routing.scorecard import VENUE_DEGRADED, charges, degraded
-from agent.routing.split import NoRoute
+from agent.routing.split import NoRoute, Route
 from agent.routing.terms import Rules as RouteRules
 
 REFUSALS_MAX = 3  # orders in a row that risk refuses before the parent is given up
 FAILURES_MAX = 3  # orders in a row that a venue rejects or reverts before the parent goes on without it
 STUCK_NS = 60_000_000_000  # a transaction that waits longer for its block no longer holds up anything else
+ALL_IN_TRIES = 4
 REST_NS = 500_000_000  # after a failure; doubles with each further one, so that nothing is tried again blindly
 
 
@@ -43,14 +47,12 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
     if view.mid is None:
         why = "; ".join(reason.text for reason in view.untrusted) or "no venue is connected that trades it"
         reasons.append(Reason("NO_REFERENCE_PRICE", f"there is no trusted price for {intent.market}: {why}"))
-    dust = _dust(intent, world)
+    dust = dust_of(intent, world)
     if 0 < intent.quantity.units <= dust:
         least = Amount(dust + 1, intent.quantity.asset)
         reasons.append(Reason("QUANTITY_BELOW_MINIMUM", f"{intent.quantity} is below the smallest lot of any venue, {least}"))
-    if intent.algo is not None and intent.algo.interval_ns > 0 and 0 < intent.quantity.units // parts(intent.algo) <= dust:
-        most = max(1, intent.quantity.units // (dust + 1))
-        text = f"{parts(intent.algo)} parts of {intent.quantity} are below the smallest lot of any venue: at most {most} parts"
-        reasons.append(Reason("QUANTITY_BELOW_MINIMUM", text))
+    if intent.algo is not None:
+        reasons.extend(refusals(intent, intent.algo, now_ns, least=dust + 1))
     if all(account != intent.account for account, _ in state.adopted):
         reasons.append(Reason("VALIDATION_FAILED", f"this agent works no account named {intent.account[:40]!r}"))
     if halt := _halt(intent, state, world):
@@ -87,7 +89,7 @@ def _halt(intent: Intent, state: State, world: World) -> str:
 def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int) -> Iterator[Event]:
     intent, left = parent.intent, state.remaining(parent)
     flying = state.unsettled(intent.intent_id)
-    waited_for = {order.plan.venue for order in flying if not _is_patient(order)}
+    waited_for = {order.plan.venue for order in flying if not _is_patient(order, intent)}
     if waited_for and waited_for - _stuck(state, world, now_ns):
         return
     ended = _end(parent, left, state, world, rules, now_ns)
@@ -95,33 +97,79 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
         if not flying:
             yield ended
         return
-    least = _dust(intent, world) + 1 if intent.algo is not None else 1
-    piece = due(intent, left, parent.slices, parent.slice_ns, now_ns, accepted_ns=parent.accepted_ns, least=least)
-    if piece is None or _halt(intent, state, world) or _rests(parent, now_ns) or _waits_for_chain(intent, state, world, now_ns):
+    move = _move(parent, left, state, world, rules, now_ns)
+    if move is None or _halt(intent, state, world) or _rests(parent, now_ns):
+        return
+    if not (world.has_begun or world.ready.issuperset(world.profiles)):
+        return
+    busy = _busy_chains(intent, state, world, now_ns)
+    if busy and (intent.algo is None or (isinstance(move, Take) and move.is_last)):
         return
     view = world.market.view(intent.market, now_ns)
-    if view.mid is None or not (world.has_begun or world.ready.issuperset(world.profiles)):
+    if view.mid is None:
         return
-    limit = _limit(parent)
-    asked = _question(parent, piece.index, piece.quantity, limit, view, state, world, rules, now_ns)
+    if isinstance(move, Rest):
+        yield from rest(parent, move, view, limit_of(parent), state, world, rules, now_ns)
+    else:
+        yield from _take(parent, move, view, busy, state, world, rules, now_ns)
+
+
+def _move(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> Take | Rest | None:
+    """What is to be done next, by the algorithm or, without one, by the clock alone."""
+    if parent.intent.algo is None:
+        piece = due(parent.intent, left, parent.slices, parent.slice_ns, now_ns)
+        return None if piece is None else Take(piece.quantity)
+    least = max(dust_of(parent.intent, world) + 1, worth_its_gas(parent, world, rules, now_ns))
+    return next_move(standing(parent, left, least, state, world, now_ns))
+
+
+def _take(
+    parent: Parent, move: Take, view: View, busy: set[str], state: State, world: World, rules: Rules, now_ns: int
+) -> Iterator[Event]:
+    """Over all venues; an algorithm leaves out those whose chain is busy, and pools that had no time to refill."""
+    intent, limit = parent.intent, tighter(limit_of(parent), move.limit, parent)
+    if busy:
+        view = msgspec.structs.replace(view, sources=tuple(one for one in view.sources if one.instrument.venue not in busy))
+    if intent.algo is not None and not move.is_last:
+        view = rested(view, parent, state, world)
+    asked = _question(parent, parent.slices, move.quantity, limit, view, state, world, rules, now_ns)
     route = asked.route(world.memo(intent.market, intent.side))
+    if move.is_all_in:
+        asked, route = _all_in(asked, route, limit, world)
     if isinstance(route, NoRoute):
         return
+    resting = posts(move, route, view, asked.charges, parent, world, now_ns)
     first = permission(parent, route, state, world, rules, now_ns)
     if first is not None:
         yield from first
         return
     world.unexplained.append(asked)
-    yield from trade(parent, route, piece, view, limit, asked.charges, state, world, rules, now_ns)
+    piece = Slice(parent.slices, move.quantity)
+    yield from trade(
+        parent, route, piece, view, limit, asked.charges, state, world, rules, now_ns, wanted=move.wanted, posts=resting
+    )
 
 
-def _is_patient(order: Order) -> bool:
-    """An order that rests may rest long; the parent does not wait for it."""
+def _all_in(asked: Question, route: Route | NoRoute, limit: Price, world: World) -> tuple[Question, Route | NoRoute]:
+    """The route without what costs more than the limit once fees and gas are paid."""
+    worst, selling = int(limit.num) / int(limit.den), asked.side == "sell"
+    for _ in range(ALL_IN_TRIES):
+        if isinstance(route, NoRoute):
+            break
+        dear = {one.instrument.id for one in route.pieces if (one.price_all_in < worst if selling else one.price_all_in > worst)}
+        if not dear:
+            return asked, route
+        kept = tuple(one for one in asked.view.sources if one.instrument.id not in dear)
+        asked = msgspec.structs.replace(asked, view=msgspec.structs.replace(asked.view, sources=kept))
+        route = asked.route(world.memo(asked.view.market, asked.side))
+    return asked, route if isinstance(route, NoRoute) else NoRoute(asked.side, asked.quantity, (), ())
+
+
+def _is_patient(order: Order, intent: Intent) -> bool:
+    """An order that rests may rest long; the parent does not wait for it. Nor does an algorithm for a block, which is slow."""
+    if intent.algo is not None and isinstance(order.plan, ChainPlan):
+        return True
     return order.state in RESTING and isinstance(order.plan, PlaceOrder) and order.plan.time_in_force in ("GTC", "POST")
-
-
-def _limit(parent: Parent) -> Price:
-    return worse_by(parent.arrival, parent.intent.slippage_bps_max, selling=parent.intent.side == "sell")
 
 
 def _question(
@@ -167,7 +215,7 @@ def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: 
         return f"there is no trusted price for {intent.market}"
     if not capacity(state, world, rules, parent, now_ns):
         return f"no venue that can be used has {intent.base if intent.side == 'sell' else intent.quote} to give"
-    route = _question(parent, 0, left, _limit(parent), view, state, world, rules, now_ns).route(
+    route = _question(parent, 0, left, limit_of(parent), view, state, world, rules, now_ns).route(
         world.memo(intent.market, intent.side)
     )
     return "; ".join(reason.text for reason in route.reasons) if isinstance(route, NoRoute) else ""
@@ -178,7 +226,7 @@ def _end(parent: Parent, left: Amount, state: State, world: World, rules: Rules,
     done = "PARTIAL" if parent.filled else None
     if left.units < 0:
         return IntentEnded(intent.intent_id, "FILLED", f"traded {-left} more than asked")
-    if parent.filled and left.units <= _dust(intent, world):
+    if parent.filled and left.units <= dust_of(intent, world):
         return IntentEnded(intent.intent_id, "FILLED", f"{left} is below the smallest lot" if left else "")
     if parent.cancelled:
         return IntentEnded(intent.intent_id, "CANCELLED", f"cancelled by the client with {left} left")
@@ -206,14 +254,15 @@ def _rests(parent: Parent, now_ns: int) -> bool:
     )
 
 
-def _waits_for_chain(intent: Intent, state: State, world: World, now_ns: int) -> bool:
+def _busy_chains(intent: Intent, state: State, world: World, now_ns: int) -> set[str]:
     """One transaction of a wallet at a time: the next permit is known only when the one before is in a block.
 
-    So a market with pools waits for the block, but not for a transaction that is stuck: the others go on without that chain.
+    So a market with pools waits for the block, or goes on without them where an algorithm spreads it over time; but nobody waits
+    for a transaction that is stuck.
     """
     busy = {order.plan.venue for order in state.chain_orders()} | world.anchoring
     busy -= _stuck(state, world, now_ns) if busy else set()
-    return bool(busy) and any(found.venue in busy for found in world.market.listed(intent.market))
+    return busy & {found.venue for found in world.market.listed(intent.market)} if busy else busy
 
 
 def _stuck(state: State, world: World, now_ns: int) -> set[str]:
@@ -241,7 +290,7 @@ def _too_dear(world: World, rules: Rules) -> set[str]:
     return {name for name, profile in world.profiles.items() if profile.chain_id in dear}
 
 
-def _dust(intent: Intent, world: World) -> int:
+def dust_of(intent: Intent, world: World) -> int:
     """The finest lot that any venue of the market trades, less one unit: below it nothing can be done."""
     decimals = intent.quantity.asset.decimals
     lots: list[int] = [units * 10 ** (decimals - places) for units, places in world.market.lots(intent.market)]

@@ -8,17 +8,19 @@ from functools import lru_cache
 
 import msgspec
 
-from agent.domain.amount import Amount, Asset, rescale_up
-from agent.domain.events import Event, OrderApproved, OrderRefused
-from agent.domain.instrument import Instrument
+from agent.domain.amount import Amount, Asset, group_asset, rescale_down, rescale_up, zero
+from agent.domain.events import Event, OrderApproved, OrderRefused, Routed, RoutePiece
+from agent.domain.instrument import PIPS, Instrument
 from agent.domain.intent import Intent
 from agent.domain.plan import Approved, ApproveToken, ChainPlan, PlaceOrder, Plan, SwapBatch
-from agent.domain.price import Price, worse_by
+from agent.domain.price import Price, decimal_of, price_of, worse_by
 from agent.engine.parent import Parent
 from agent.engine.state import State
 from agent.engine.world import Rules, World
-from agent.execution.children import ChainTerms, Part, Tolerance, children
+from agent.execution.children import ChainTerms, Part, Tolerance, children, resting
 from agent.execution.fees import gas_fee_max
+from agent.execution.moves import Rest
+from agent.execution.placement import Post
 from agent.execution.schedule import Slice
 from agent.market.view import View
 from agent.ports import Profile
@@ -41,19 +43,54 @@ def trade(
     world: World,
     rules: Rules,
     now_ns: int,
+    *,
+    wanted: Amount | None,
+    posts: Mapping[str, Post],
 ) -> Iterator[Event]:
-    """The route as it is journaled, with what venues were charged for their past (`learnt`); then every order that may be sent."""
+    """The route as it is journaled, with what venues were charged for their past (`learnt`); then every order that may be sent.
+
+    `wanted`: what the algorithm wants to have traded in all, then. `posts`: which parts at books rest instead of taking.
+    """
     intent = parent.intent
     told = stamped(report(route, intent.intent_id, piece.index), learnt)
-    yield msgspec.structs.replace(told, mid=view.mid, decided_ns=now_ns)
+    pieces = tuple(
+        msgspec.structs.replace(one, why=posts[one.instrument].why) if one.instrument in posts else one for one in told.pieces
+    )
+    yield msgspec.structs.replace(told, pieces=pieces, mid=view.mid, decided_ns=now_ns, wanted=wanted)
     parts = [Part(p.instrument, p.base, p.quote, p.ticks, p.lots) for p in route.pieces]
     ids = _ids(parent, state)
     terms = {
         venue: _terms(venue, parent, route, world, rules)
         for venue in dict.fromkeys(p.instrument.venue for p in parts if not p.instrument.is_book)
     }
-    plans = children(intent, parts, lambda: next(ids), terms, Tolerance(rules.slippage_bps, limit))
+    plans = children(intent, parts, lambda: next(ids), terms, Tolerance(rules.slippage_bps, limit), posts)
     yield from _gate(plans, parent, view.mid, state, world, rules, now_ns)
+
+
+def rest(
+    parent: Parent, move: Rest, view: View, limit: Price, state: State, world: World, rules: Rules, now_ns: int
+) -> Iterator[Event]:
+    """One order that waits at a book, as a route of one piece; nothing when it is too small there, or beyond the limit."""
+    intent, found = parent.intent, world.market.instrument(move.instrument)
+    if found is None or view.mid is None:
+        return
+    lots = int(rescale_down(move.quantity, found.base).units) // found.lot_units
+    if not lots:
+        return
+    plan = resting(intent, found, move.ticks, lots, next(_ids(parent, state)))
+    base, quote = (plan.sell, plan.buy) if intent.side == "sell" else (plan.buy, plan.sell)
+    price = price_of(quote, base)
+    if quote.units < found.notional_min or (price < limit if intent.side == "sell" else price > limit):
+        return
+    fee = quote.units * found.maker_pips // PIPS
+    kept = Amount(quote.units - fee if intent.side == "sell" else quote.units + fee, quote.asset)
+    group = group_asset(intent.quote)
+    net = rescale_down(kept, group) if intent.side == "sell" else rescale_up(kept, group)
+    placed, told = rescale_down(base, intent.quantity.asset), float(decimal_of(price))
+    all_in = told * (1 - found.maker_pips / PIPS if intent.side == "sell" else 1 + found.maker_pips / PIPS)
+    piece = RoutePiece(found.id, placed, net, 1.0, all_in, all_in, found.maker_pips, zero(net.asset), move.why)
+    yield Routed(intent.intent_id, parent.slices, placed, (piece,), net, (), (), view.mid, now_ns)
+    yield from _gate([plan], parent, view.mid, state, world, rules, now_ns)
 
 
 def _terms(venue: str, parent: Parent, route: Route, world: World, rules: Rules) -> ChainTerms:

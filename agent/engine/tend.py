@@ -16,6 +16,7 @@ from agent.domain.order import RESTING, Order
 from agent.domain.plan import AnchorHead, Approved, ApproveToken, CancelOrder, CancelTransaction, ChainPlan, PlaceOrder, SwapBatch
 from agent.engine.scores import LATE_NS
 from agent.engine.state import State
+from agent.engine.work import stale, standing
 from agent.engine.world import Rules, World
 from agent.execution.fees import outbid
 from agent.risk.gate import approve_again, approve_cancel
@@ -73,8 +74,16 @@ def unwanted(order: Order, state: State, now_ns: int) -> str:
     return ""
 
 
+def _is_stale(order: Order, state: State, world: World, now_ns: int) -> bool:
+    """Whether the algorithm that placed it wants it back."""
+    parent = state.parents.get(order.plan.intent_id)
+    if parent is None or parent.intent.algo is None:
+        return False
+    return bool(stale(standing(parent, state.remaining(parent), 1, state, world, now_ns), order))
+
+
 def _take_back(order: Order, plan: PlaceOrder, state: State, world: World, now_ns: int) -> Iterator[Event]:
-    if not unwanted(order, state, now_ns) or plan.venue not in world.connected:
+    if plan.venue not in world.connected or not (unwanted(order, state, now_ns) or _is_stale(order, state, world, now_ns)):
         return
     earlier = state.cancels.get(order.order_id, [])
     if any(name in state.working for name in earlier):

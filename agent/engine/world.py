@@ -9,7 +9,7 @@ from agent.domain.instrument import Side
 from agent.domain.price import Price
 from agent.engine.explain import Question
 from agent.market.view import Market
-from agent.ports import Allowance, Profile, Simulated
+from agent.ports import Allowance, Forecaster, Profile, Simulated
 from agent.risk.limits import Limits
 from agent.routing import kernel
 from agent.routing.cost import BATCH_GAS, GasPrice
@@ -31,6 +31,7 @@ class Rules(msgspec.Struct, frozen=True):
     deadline_s: int = 60  # how long a batch may wait for its block
     gas_tip: int = 10**9
     gas_base: int = BATCH_GAS  # of a batch itself: router, permit, token transfers
+    slice_gas_bps_max: int = 10  # of a slice, where only pools trade a market: a smaller one waits until it is worth its gas
     outbid_after_s: int = 30  # a transaction that waits longer for its block is outbid
     knobs: Knobs = Knobs()
     scoring: Scoring = Scoring()
@@ -55,6 +56,12 @@ class World(msgspec.Struct):
     memos: dict[tuple[str, Side], Memo] = {}  # by market and side: what routes need not work out again
     new_search: Callable[[], Search] = lambda: kernel.search  # the everyday search of a memo, plain or compiled
     has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others
+
+    forecaster: Forecaster | None = None  # nobody's opinion: neutral
+
+    def forecast(self, market: str, horizon_ns: int) -> float | None:
+        """Where the middle is expected to go within the horizon, in basis points; None where nobody says."""
+        return None if self.forecaster is None else self.forecaster.drift_bps(market, horizon_ns)
 
     def memo(self, market: str, side: Side) -> Memo:
         """The one for a market and side."""

@@ -3,7 +3,8 @@
 Every child carries its own worst price: the route's price worsened by `slippage_bps`, but never beyond the parent's limit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -12,6 +13,7 @@ from agent.domain.instrument import Instrument, Side
 from agent.domain.intent import Intent
 from agent.domain.plan import PlaceOrder, Plan, SwapBatch, SwapLeg
 from agent.domain.price import Price
+from agent.execution.placement import Post
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -41,10 +43,17 @@ class Tolerance(msgspec.Struct, frozen=True):
 
 
 def children(
-    intent: Intent, parts: Sequence[Part], new_id: Callable[[], str], terms: dict[str, ChainTerms], tolerance: Tolerance
+    intent: Intent,
+    parts: Sequence[Part],
+    new_id: Callable[[], str],
+    terms: dict[str, ChainTerms],
+    tolerance: Tolerance,
+    posts: Mapping[str, Post],
 ) -> list[Plan]:
-    """Plans in the order to send them: books first, because they answer at once."""
-    plans: list[Plan] = [_book(intent, part, new_id(), tolerance) for part in parts if part.instrument.is_book]
+    """Plans in the order to send them: books first: they answer at once. `posts`: which books' parts rest instead."""
+    plans: list[Plan] = [
+        _book(intent, part, new_id(), tolerance, posts.get(part.instrument.id)) for part in parts if part.instrument.is_book
+    ]
     venues = dict.fromkeys(part.instrument.venue for part in parts if not part.instrument.is_book)
     for venue in venues:
         legs = [part for part in parts if part.instrument.venue == venue]
@@ -52,25 +61,27 @@ def children(
     return plans
 
 
-def _book(intent: Intent, part: Part, order_id: str, tolerance: Tolerance) -> PlaceOrder:
-    found = part.instrument
+def resting(intent: Intent, found: Instrument, ticks: int, lots: int, order_id: str) -> PlaceOrder:
+    """An order that only rests."""
+    return _place(intent, found, ticks, lots, "POST", order_id)
+
+
+def _book(intent: Intent, part: Part, order_id: str, tolerance: Tolerance, post: Post | None) -> PlaceOrder:
+    if post is not None:
+        return resting(intent, part.instrument, post.ticks, part.lots, order_id)
     ticks = _limit_ticks(part, intent.side, tolerance)
-    base = Amount(part.lots * found.lot_units, found.base)
+    return _place(intent, part.instrument, ticks, part.lots, "GTC" if intent.rests else "IOC", order_id)
+
+
+def _place(
+    intent: Intent, found: Instrument, ticks: int, lots: int, time_in_force: Literal["IOC", "GTC", "POST"], order_id: str
+) -> PlaceOrder:
+    base = Amount(lots * found.lot_units, found.base)
     value, scale = ticks * found.tick_units * base.units, 10**found.base.decimals
     quote = Amount(value // scale if intent.side == "sell" else -(-value // scale), found.quote)
     sell, buy = (base, quote) if intent.side == "sell" else (quote, base)
     return PlaceOrder(
-        order_id,
-        intent.intent_id,
-        intent.account,
-        found.venue,
-        found.id,
-        intent.side,
-        ticks,
-        part.lots,
-        "GTC" if intent.rests else "IOC",
-        sell,
-        buy,
+        order_id, intent.intent_id, intent.account, found.venue, found.id, intent.side, ticks, lots, time_in_force, sell, buy
     )
 
 

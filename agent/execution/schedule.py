@@ -1,24 +1,27 @@
 """When the next slice is due and how large it is.
 
-Without an algorithm: equal parts, a fixed interval apart; the last ones catch up what was missed. An algorithm says how much of
-the order belongs into which part of its time; from that follows, for every moment, how much should have been traded by then, and
-a slice is what is missing. Nothing is remembered but what was filled, so a restart goes on where the order stands.
+Without an algorithm: equal parts, a fixed interval apart; the last ones catch up what was missed. A scheduled algorithm says how
+much should have been traded by now, and a slice is what is missing. Nothing is remembered but what was filled, so a restart goes on
+where the order stands.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate
+from typing import Literal, Protocol
 
 import msgspec
 
-from agent.domain.algo import Algo, Shortfall, Twap
-from agent.domain.amount import Amount
+from agent.domain.amount import Amount, plain
 from agent.domain.intent import Intent
-from agent.execution.algos import shortfall, twap
+from agent.domain.price import ticks_price
+from agent.execution.moves import Take
+from agent.execution.parameters import PARTS_MAX
+from agent.execution.standing import Resting, Standing, books, is_within
 
 RETRY_NS = 500_000_000  # between attempts to clear a rest after the planned slices
+STAY_NS = 2_000_000_000  # before a child that is not at the best price any more follows it
 PLANS_MAX = 4_096  # whose times and sizes are remembered: worked out once for each parent
 
 
@@ -38,20 +41,38 @@ class Timetable(msgspec.Struct, frozen=True):
     def part(self, index: int) -> int:
         return self.units[index] - (self.units[index - 1] if index else 0)
 
+    def at(self, elapsed_ns: int) -> int:
+        """Which part it is then; -1 before the first."""
+        return bisect_right(self.starts_ns, elapsed_ns) - 1
 
-def due(
-    intent: Intent, remaining: Amount, planned: int, last_ns: int, now_ns: int, *, accepted_ns: int = 0, least: int = 1
-) -> Slice | None:
-    """The slice to trade now, or None while it is too early. `planned` slices were started, the last at `last_ns`.
 
-    `least`: units that can be traded at all; an algorithm waits until so much is missing, and leaves no less behind.
-    """
+class Timed(Protocol):
+    """The parameters of whatever keeps a schedule."""
+
+    @property
+    def duration_ns(self) -> int: ...
+    @property
+    def interval_ns(self) -> int: ...
+    @property
+    def catch_up_pct(self) -> int: ...
+    @property
+    def placement(self) -> Literal["take", "auto", "passive"]: ...
+
+
+class Randomised(Timed, Protocol):
+    @property
+    def randomise_size_pct(self) -> int: ...
+    @property
+    def randomise_time_pct(self) -> int: ...
+
+
+# -- without an algorithm ------------------------------------------------------------------------------------------------
+
+
+def due(intent: Intent, remaining: Amount, planned: int, last_ns: int, now_ns: int) -> Slice | None:
+    """The slice to trade now, or None while it is too early. `planned` slices were started, the last at `last_ns`."""
     if remaining.units <= 0 or now_ns >= intent.deadline_ns:
         return None
-    if intent.algo is not None:
-        units = _missing(intent, intent.algo, remaining.units, now_ns - accepted_ns, least)
-        is_early = units <= 0 or (planned > 0 and now_ns < last_ns + RETRY_NS)
-        return None if is_early else Slice(planned, Amount(units, remaining.asset))
     pause_ns = intent.interval_ns if planned < intent.slices else max(intent.interval_ns, RETRY_NS)
     if planned and now_ns < last_ns + pause_ns:
         return None
@@ -59,39 +80,93 @@ def due(
     return Slice(planned, Amount(-(-remaining.units // left), remaining.asset))
 
 
-def parts(algo: Algo) -> int:
+# -- by a timetable ------------------------------------------------------------------------------------------------------
+
+
+def over(own: Timed) -> int:
     """In how many parts its time falls; the last may be shorter."""
-    return -(-algo.duration_ns // algo.interval_ns)
+    return -(-own.duration_ns // own.interval_ns)
 
 
-@lru_cache(PLANS_MAX)
-def timetable(algo: Algo, units: int, seed: str) -> Timetable:
-    """The same for the same order, whenever it is asked."""
-    count = parts(algo)
-    match algo:
-        case Twap():
-            wanted = twap.weights(algo, count)
-        case Shortfall():
-            wanted = shortfall.weights(algo, count)
-    dice = _dice(seed)
-    sizes = [weight * (1 + (2 * next(dice) - 1) * algo.randomise_size_pct / 100) for weight in wanted]
-    later = [next(dice) * algo.randomise_time_pct / 100 * algo.interval_ns for _ in range(count)]
-    starts = (0, *(min(int(part * algo.interval_ns + later[part]), algo.duration_ns) for part in range(1, count)))
+def check_times(own: Timed) -> Iterator[str]:
+    """What makes no sense about its times, with what would."""
+    shortest_ns = -(-own.duration_ns // PARTS_MAX)
+    if own.interval_ns > own.duration_ns:
+        yield f"the interval {seconds(own.interval_ns)} is longer than the duration: at most {seconds(own.duration_ns)}"
+    elif own.interval_ns < shortest_ns:
+        yield f"an interval of {seconds(own.interval_ns)} makes {over(own)} parts: at least {seconds(shortest_ns)} for {PARTS_MAX}"
+
+
+def seconds(ns: int) -> str:
+    return f"{plain(ns, 9)} s"
+
+
+def timetable(own: Randomised, weights: Sequence[float], units: int, seed: str) -> Timetable:
+    """`weights`: one for each part; only their proportions count. The same for the same order, whenever it is asked."""
+    count = over(own)
+    sizes = [one * (1 + (2 * dice(seed, part) - 1) * own.randomise_size_pct / 100) for part, one in enumerate(weights)]
+    later = [dice(seed, count + part) * own.randomise_time_pct / 100 * own.interval_ns for part in range(count)]
+    starts = (0, *(min(int(part * own.interval_ns + later[part]), own.duration_ns) for part in range(1, count)))
     return Timetable(starts, _cumulated(sizes, units))
 
 
-def _missing(intent: Intent, algo: Algo, left: int, elapsed_ns: int, least: int) -> int:
-    """What should have been traded by now and was not: at most `catch_up_pct` of the part of now, all of it at the end."""
-    table = timetable(algo, intent.quantity.units, intent.intent_id)
-    at = bisect_right(table.starts_ns, elapsed_ns) - 1
+def by_timetable(own: Timed, stand: Standing, table: Timetable) -> Take | None:
+    """What should have been traded by now and was not."""
+    at = table.at(stand.elapsed_ns)
     if at < 0:
-        return 0
-    missing = table.units[at] - (intent.quantity.units - left)
-    if elapsed_ns < algo.duration_ns:
-        missing = min(missing, max(table.part(at) * algo.catch_up_pct // 100, least))
-    if missing < min(least, left):
-        return 0
-    return left if left - missing < least else missing
+        return None
+    until_ns = table.starts_ns[at + 1] if at + 1 < len(table.starts_ns) else own.duration_ns
+    late = table.units[at - 1] if at else 0
+    return towards(own, stand, table.units[at], table.part(at), late, until_ns)
+
+
+def towards(own: Timed, stand: Standing, wanted: int, part: int, late: int, until_ns: int) -> Take | None:
+    """The slice that brings an order to `wanted` units in all: at most `catch_up_pct` of `part` at once, at the end all.
+
+    `late`: units that should have been traded before this part; they do not rest again where the placement is up to the rule.
+    `until_ns` (after the beginning): how long a part that rests may do so. A slice is never dust, and leaves none.
+    """
+    left, is_over = int(stand.left.units), stand.elapsed_ns >= own.duration_ns
+    missing = min(left if is_over else wanted - stand.done, left)
+    if not is_over:
+        missing = min(missing, max(part * own.catch_up_pct // 100, stand.least))
+    if missing <= 0 or missing < min(stand.least, left) or (stand.slices and stand.now_ns < stand.last_ns + RETRY_NS):
+        return None
+    if left - missing < stand.least:
+        missing = left
+    placement, behind = own.placement, late - stand.done
+    if placement == "auto" and (is_over or behind >= stand.least):
+        placement, missing = "take", missing if is_over else min(missing, behind)
+    return Take(
+        stand.amount(missing),
+        stand.amount(max(wanted, stand.done + missing)),
+        placement,
+        stand.accepted_ns + until_ns,
+        is_last=is_over,
+    )
+
+
+def stale_by_timetable(own: Timed, stand: Standing, table: Timetable, resting: Resting) -> str:
+    """Why a part that rests should be taken back: its time is over, or the best price is elsewhere by now. Empty if it may stay."""
+    at = table.at(resting.since_ns - stand.accepted_ns)
+    until_ns = table.starts_ns[at + 1] if at + 1 < len(table.starts_ns) else own.duration_ns
+    if stand.elapsed_ns >= until_ns and resting.since_ns < stand.accepted_ns + until_ns:
+        return "its slice is over"
+    return left_behind(stand, resting)
+
+
+def left_behind(stand: Standing, resting: Resting) -> str:
+    """Whether others are ahead of a child that rests, and have been long enough to say so."""
+    if stand.now_ns < resting.since_ns + STAY_NS:
+        return ""
+    for found, depth in books(stand.view()):
+        if found.id == resting.instrument:
+            best = (depth.asks if stand.is_selling else depth.bids)[0][0]
+            ours = ticks_price(resting.ticks, found.tick_units, found.quote.decimals)
+            first = ticks_price(best, found.tick_units, found.quote.decimals)
+            if best != resting.ticks and is_within(first, stand.limit, selling=stand.is_selling) and ours != first:
+                return f"the best price is {first} now"
+    return ""
 
 
 def _cumulated(sizes: Sequence[float], units: int) -> tuple[int, ...]:
@@ -100,9 +175,6 @@ def _cumulated(sizes: Sequence[float], units: int) -> tuple[int, ...]:
     return (*(int(units * (sofar / whole)) for sofar in accumulate(sizes[:-1])), units)
 
 
-def _dice(seed: str) -> Iterator[float]:
-    """Numbers from 0 up to 1, the same for the same seed on every machine."""
-    number = 0
-    while True:
-        yield int.from_bytes(blake2b(f"{seed}:{number}".encode(), digest_size=7).digest(), "big") / 2**56
-        number += 1
+def dice(seed: str, number: int) -> float:
+    """From 0 up to 1: the `number`-th of a seed, the same on every machine."""
+    return int.from_bytes(blake2b(f"{seed}:{number}".encode(), digest_size=7).digest(), "big") / 2**56

@@ -27,7 +27,6 @@ from agent.domain.plan import (
 )
 from agent.domain.price import Price, price_of, worse_by
 from agent.risk.limits import Limits
-from agent.risk.schedules import refuse_algo
 
 GROUP_DECIMALS = 18
 INTENT_ID = re.compile(r"[A-Za-z0-9_-]{1,24}", re.ASCII)
@@ -112,8 +111,6 @@ def refuse_intent(intent: Intent, earlier: Iterator[tuple[Intent, int]], now_ns:
         reasons.append(Reason("SLIPPAGE_OUT_OF_RANGE", f"slippage {intent.slippage_bps_max} bps is not within 1..10000"))
     if not 1 <= intent.slices <= 1_000 or intent.interval_ns < 0:
         reasons.append(Reason("SCHEDULE_OUT_OF_RANGE", "between 1 and 1000 slices, with an interval of zero or more"))
-    if intent.algo is not None:
-        reasons.extend(refuse_algo(intent, intent.algo, now_ns))
     for other, at_ns in earlier:
         if other.intent_id == intent.intent_id:
             reasons.append(Reason("DUPLICATE_INTENT", f"intent {intent.intent_id} is known already"))

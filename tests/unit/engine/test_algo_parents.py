@@ -7,12 +7,14 @@ import msgspec
 import pytest
 from engine_kit import START_NS, Habits, Run, ScriptedBook, ScriptedPool, WarpClock, replayed, running, sale, venues_of, warped
 
-from agent.domain.algo import Algo, Shortfall, Twap
+from agent.domain.algo import Algo, new_algo
 from agent.domain.events import IntentRefused, Routed
 from agent.domain.intent import Intent
 
 SECOND = 10**9
-TWAP = Twap(60 * SECOND, 5 * SECOND, 20, 20)
+TIMES = {"duration_ns": 60 * SECOND, "interval_ns": 5 * SECOND}
+TWAP = new_algo("twap", **TIMES, randomise_size_pct=20, randomise_time_pct=20)
+URGENT = new_algo("is", **TIMES, urgency_pct=300)
 
 
 def wish(algo: Algo, name: str = "p1", quantity: str = "20") -> Intent:
@@ -23,7 +25,7 @@ def venues(seed: int = 1, **habits: Any) -> dict[str, Any]:
     return dict(venues_of(ScriptedBook(WarpClock(), seed, Habits(**habits)), ScriptedPool(WarpClock(), seed)))
 
 
-@pytest.mark.parametrize("algo", [TWAP, Shortfall(60 * SECOND, 5 * SECOND, 300)])
+@pytest.mark.parametrize("algo", [TWAP, URGENT])
 def test_it_is_worked_over_its_time(algo: Algo) -> None:
     async def lived() -> tuple[list[tuple[float, float]], str]:
         async with running(venues()) as run:
@@ -38,7 +40,7 @@ def test_it_is_worked_over_its_time(algo: Algo) -> None:
     assert len(slices) >= 12
     early = sum(units for after, units in slices if after < 15)
     assert slices[-1][0] > 50
-    assert early == pytest.approx(20 / 4, rel=0.3) if isinstance(algo, Twap) else early > 8
+    assert early == pytest.approx(20 / 4, rel=0.3) if algo.name == "twap" else early > 8
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -40,7 +40,7 @@ def test_no_child_is_worse_than_the_parents_limit(side: Side, ticks: int, lots: 
         Part(BOOK, Amount(lots * 10**4, ETH), Amount(1, USDT), mean, lots),
         *(Part(pool, Amount(wei, WETH), Amount(quote, TETHER)) for pool in POOLS),
     ]
-    plans = children(intent(side), parts, iter("abc").__next__, TERMS, Tolerance(bps, limit))
+    plans = children(intent(side), parts, iter("abc").__next__, TERMS, Tolerance(bps, limit), {})
     order, batch = plans
     assert isinstance(order, PlaceOrder)
     assert isinstance(batch, SwapBatch)
@@ -61,7 +61,7 @@ def test_no_child_is_worse_than_the_parents_limit(side: Side, ticks: int, lots: 
 def test_all_pools_of_a_venue_travel_in_one_batch_and_books_go_first() -> None:
     parts = [Part(pool, Amount(10**18, WETH), Amount(2_600 * 10**6, TETHER)) for pool in POOLS]
     parts.insert(1, Part(BOOK, Amount(10**8, ETH), Amount(2_600 * 10**8, USDT), 260_000, 10_000))
-    plans = children(intent("sell"), parts, iter("ab").__next__, TERMS, Tolerance(10, Price(2_500, 1)))
+    plans = children(intent("sell"), parts, iter("ab").__next__, TERMS, Tolerance(10, Price(2_500, 1)), {})
     assert [type(plan) for plan in plans] == [PlaceOrder, SwapBatch]
     assert isinstance(plans[1], SwapBatch)
     assert len(plans[1].legs) == 2

@@ -34,6 +34,8 @@ def of_type(kind: type) -> st.SearchStrategy:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and arguments[-1] is Ellipsis:
         return st.lists(of_type(arguments[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(of_type, arguments))
     if origin is not typing.Literal and arguments:
         return st.one_of(*map(of_type, arguments))
     return st.from_type(kind)
