@@ -36,6 +36,7 @@ class OrderState(enum.StrEnum):
     REPLACED = "REPLACED"
 
 
+WOULD_TAKE = "would take"  # how the reason begins of an order that may only rest and was refused for that: no failure of the venue
 NEVER_SENT = "never sent"  # how the reason of an order begins that did not leave
 INFERRED = "inferred-"  # how the trade id of an inferred fill begins
 S = OrderState

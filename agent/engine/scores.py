@@ -7,7 +7,7 @@ import msgspec
 from agent.domain.amount import group_asset
 from agent.domain.events import Marked
 from agent.domain.instrument import Side
-from agent.domain.order import NEVER_SENT, Order, OrderState
+from agent.domain.order import NEVER_SENT, WOULD_TAKE, Order, OrderState
 from agent.domain.plan import PlaceOrder, SwapBatch
 from agent.domain.price import Price
 from agent.engine.parent import Parent
@@ -88,7 +88,7 @@ class Scores(msgspec.Struct):
 def _how(order: Order, parent: Parent | None) -> Ended | None:
     plan = order.plan
     if isinstance(plan, PlaceOrder):
-        is_rejected = order.state is OrderState.REJECTED
+        is_rejected = order.state is OrderState.REJECTED and not order.reason.startswith(WOULD_TAKE)
         is_taking = plan.time_in_force in TAKING and not is_rejected and order.quantity > 0
         share = min(order.filled / order.quantity, 1.0) if is_taking else None
         return Ended(is_rejected, None, share, _drift_pips(order, parent))

@@ -34,7 +34,7 @@ from agent.domain.events import (
     VenueStatus,
 )
 from agent.domain.intent import Intent
-from agent.domain.order import NEVER_SENT, REORGANISED, SETTLED, Attempt, Fill, Order, OrderState, after, follows
+from agent.domain.order import NEVER_SENT, REORGANISED, SETTLED, WOULD_TAKE, Attempt, Fill, Order, OrderState, after, follows
 from agent.domain.plan import CancelOrder, ChainPlan, PlaceOrder, Plan, SwapBatch
 from agent.engine.parent import LIVE, Parent
 from agent.engine.scores import Scores
@@ -249,7 +249,7 @@ class State:
             if event.block:
                 order.block, order.block_hash, order.tx_hash = event.block, event.block_hash, event.tx_hash or order.tx_hash
             self._move(order, after(order.state, event.state))
-            if event.state in (OrderState.REJECTED, OrderState.REVERTED):
+            if event.state in (OrderState.REJECTED, OrderState.REVERTED) and not event.reason.startswith(WOULD_TAKE):
                 self._failed(order)
         else:
             self._settle(order)

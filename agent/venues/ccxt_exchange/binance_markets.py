@@ -41,7 +41,7 @@ async def read_rules(client: Client, known: Rules | None = None) -> Rules:
         for coin in (view.base_asset, view.quote_asset):
             if coin not in groups:
                 raise ConfigError(f'{client.name}: groups does not say what {coin} counts as; add {coin} = "{coin}"')
-        instruments[symbol] = rest.instrument_of(view, client.name, written, groups, pips)
+        instruments[symbol] = rest.instrument_of(view, client.name, written, groups, *pips)
         preventions[symbol] = view.allowed_self_trade_prevention_modes
     return Rules(instruments, preventions)
 
@@ -68,12 +68,15 @@ async def _listed(client: Client, wanted: Mapping[str, str]) -> dict[str, rest.S
     return {one.symbol: one for one in info.symbols if one.symbol in wanted}
 
 
-async def _fee_pips(client: Client) -> int:
-    """What a taker pays: the config's word, else the account's rate, else the usual ten basis points."""
-    if client.config.taker_fee_pips is not None:
-        return client.config.taker_fee_pips
+async def _fee_pips(client: Client) -> tuple[int, int]:
+    """What a taker and a maker pay: the config's word, else the account's rate, else the usual ten basis points."""
+    taker, maker = client.config.taker_fee_pips, client.config.maker_fee_pips
+    if taker is not None and maker is not None:
+        return taker, maker
     if client.key is None:
-        return DEFAULT_FEE_PIPS
+        taker = DEFAULT_FEE_PIPS if taker is None else taker
+        return taker, taker if maker is None else maker
     reply = await client.call(client.exchange.private_get_account, {"omitZeroBalances": "true"}, weight=20)
     rates = rest.read(reply, rest.AccountView).commission_rates
-    return rest.fee_pips(rates.taker) if rates else DEFAULT_FEE_PIPS
+    told = (rest.fee_pips(rates.taker), rest.fee_pips(rates.maker)) if rates else (DEFAULT_FEE_PIPS, DEFAULT_FEE_PIPS)
+    return told[0] if taker is None else taker, told[1] if maker is None else maker

@@ -223,7 +223,9 @@ def balances(account: AccountView, context: Context) -> tuple[Amount, ...]:
     return tuple(Amount(held.get(coin, 0), context.asset(coin)) for coin in coins)
 
 
-def instrument_of(view: SymbolView, venue: str, symbol: str, groups: Mapping[str, str], fee_pips: int) -> Instrument:
+def instrument_of(
+    view: SymbolView, venue: str, symbol: str, groups: Mapping[str, str], fee_pips: int, maker_pips: int
+) -> Instrument:
     """A market's rules from the exchange's own strings. `symbol` is how the config writes it. FrameError if a rule is missing."""
     rules = {rule.filter_type: rule for rule in view.filters}
     notional = rules.get("NOTIONAL") or rules.get("MIN_NOTIONAL")
@@ -236,7 +238,7 @@ def instrument_of(view: SymbolView, venue: str, symbol: str, groups: Mapping[str
     if not tick or not lot:
         raise FrameError(f"{venue}: {view.symbol} has no tick or no lot")
     base, quote = (Asset(coin, venue, DECIMALS, groups.get(coin, "")) for coin in (view.base_asset, view.quote_asset))
-    return Instrument(venue, symbol, base, quote, fee_pips, tick, lot, least)
+    return Instrument(venue, symbol, base, quote, fee_pips, tick, lot, least, maker_fee_pips=maker_pips)
 
 
 def fee_pips(rate: str) -> int:

@@ -191,7 +191,7 @@ class BinanceSpot:
 
     async def _refused(self, request: VenueRequest, refusal: RefusedRequestError) -> Sequence[PrivateFact]:
         """What a refusal proves, and what it makes us look at: clocks, rules, or the target of a cancel."""
-        facts: list[PrivateFact] = [OrderReported(request.order_id, OrderState.REJECTED, str(refusal))]
+        facts: list[PrivateFact] = [OrderReported(request.order_id, OrderState.REJECTED, refusal.reason)]
         with contextlib.suppress(VenueError, NumberError):  # it can also be looked at later; the refusal is what counts
             if refusal.code == rest.TIME_OUTSIDE:
                 await measure(self._client)

@@ -16,6 +16,7 @@ import aiohttp
 import ccxt.async_support as ccxt
 
 from agent.domain.errors import ConfigError, OutcomeUnknown, SignerError, VenueError
+from agent.domain.order import WOULD_TAKE
 from agent.ports import RequestKey, Tools
 from agent.venues.ccxt_exchange.conditions import Conditions
 from agent.venues.ccxt_exchange.config import Config as Config  # its home to everybody who speaks through a client
@@ -47,9 +48,16 @@ UNREADABLE = (
 )  # what ccxt's parsers raise on odd replies
 Proof = Callable[[int, str, str], bool | None]
 
+TAKES_AT_ONCE = "immediately match"  # what exchanges say to an order that may only rest and would take
+
 
 class RefusedRequestError(VenueError):
     """The exchange answered, and its answer proves that the request was not executed."""
+
+    @property
+    def reason(self) -> str:
+        """As it is journaled: that an order may only rest and would have taken is nobody's failure."""
+        return f"{WOULD_TAKE}: {self}" if TAKES_AT_ONCE in str(self).lower() else str(self)
 
 
 class NoAnswerError(Exception):

@@ -11,10 +11,11 @@ class Config(BaseModel):
     """One exchange. Numbers are limits of the exchange or of our patience; names end in their unit.
 
     `url` and `ws_url` move every address to another host (the sandbox). `secret` is where the secret lies (`env:NAME`, `file:PATH`,
-    `keyring:NAME`), never the secret itself. `groups` says for which group each traded coin counts. `taker_fee_pips` overrides what
-    the account's fee rates say. A snapshot asks about at most `max_single_order_queries_per_cycle` orders one by one,
-    `single_order_query_delay_ms` apart; the rest comes from lists, or next time. Clock, rules and state of the exchange are looked
-    after every `clock_check_ms`. `self_trade_prevention` is what the exchange does when an order would trade with another of ours.
+    `keyring:NAME`), never the secret itself. `groups` says for which group each traded coin counts. `taker_fee_pips` and
+    `maker_fee_pips` override what the account's fee rates say. A snapshot asks about at most
+    `max_single_order_queries_per_cycle` orders one by one, `single_order_query_delay_ms` apart; the rest comes from lists, or next
+    time. Clock, rules and state of the exchange are looked after every `clock_check_ms`. `self_trade_prevention` is what the
+    exchange does when an order would trade with another of ours.
 
     `orders_over` is the way that orders, cancels and replacements take: `rest`, or `websocket`, which is faster and is Binance's
     alone. Everything else is asked through REST either way, and so are orders while that connection is not up.
@@ -35,6 +36,7 @@ class Config(BaseModel):
     symbols: tuple[str, ...] = Field(min_length=1, max_length=64)
     groups: dict[str, str]
     taker_fee_pips: int | None = Field(default=None, ge=0, le=100_000)
+    maker_fee_pips: int | None = Field(default=None, ge=-10_000, le=100_000)
     recv_window_ms: int = Field(default=5_000, ge=100, le=60_000)
     request_timeout_ms: int = Field(default=5_000, ge=100, le=60_000)
     depth_max: int = Field(default=1_000, ge=5, le=5_000)

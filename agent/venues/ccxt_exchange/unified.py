@@ -114,7 +114,7 @@ class UnifiedExchange:
                 return await self._cancel(order_id, fields)
             return await self._place(order_id, fields)
         except RefusedRequestError as refusal:
-            facts = (OrderReported(order_id, OrderState.REJECTED, str(refusal)),)
+            facts = (OrderReported(order_id, OrderState.REJECTED, refusal.reason),)
             self._own.note(facts, self._client.clock.now_ns())
             return facts
         except (FrameError, NumberError) as error:
@@ -310,8 +310,20 @@ def _instrument(client: Client, markets: Mapping[str, Row], symbol: str) -> tupl
     least = str(((market.get("limits") or {}).get("cost") or {}).get("min") or "0")
     config = client.config
     pips = config.taker_fee_pips if config.taker_fee_pips is not None else _units_up(str(market.get("taker") or "0.001"), 6)
+    maker = config.maker_fee_pips if config.maker_fee_pips is not None else _maker_pips(market.get("maker"))
     tick_units, lot_units = parse_units(tick, places), parse_units(lot, places)
-    return str(market["id"]), Instrument(client.name, symbol, base, quote, pips, tick_units, lot_units, _units_up(least, places))
+    found = Instrument(
+        client.name, symbol, base, quote, pips, tick_units, lot_units, _units_up(least, places), maker_fee_pips=maker
+    )
+    return str(market["id"]), found
+
+
+def _maker_pips(rate: Any) -> int | None:
+    """A rate in millionths, rounded up: below zero it is paid to us. None where the exchange tells none."""
+    if rate is None:
+        return None
+    text = str(rate)
+    return -(parse_units(_plain(text[1:]), 18) // 10**12) if text.startswith("-") else _units_up(text, 6)
 
 
 def _step(precision: str, mode: int, name: str) -> str:
