@@ -100,7 +100,7 @@ class ExchangeLine:
             reply.set_result(facts)
 
     def _carry_out(self, request: VenueRequest, fields: dict[str, str]) -> list[PrivateFact]:
-        """What the reply proves. Of a replacement's two legs each has its own outcome; the second is not tried without the first."""
+        """What the reply proves. Of a replacement's legs each has its own outcome; the second is not tried without the first."""
         name, target, now_ns = request.order_id, fields.get("target_id", ""), self._clock.now_ns()
         facts: list[PrivateFact] = []
         if request.action != "place":
