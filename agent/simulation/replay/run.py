@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import msgspec
 
@@ -21,15 +22,19 @@ from agent.market.view import Market
 from agent.ports import Signer, Venue
 from agent.risk.limits import Limits
 from agent.simulation.drill.clock import WarpClock, warped
+from agent.simulation.drill.market import COIN, USDT, WETH
 from agent.simulation.drill.play import PromptPlaySigner
+from agent.simulation.replay.chain import Chain
+from agent.simulation.replay.chain_line import ChainLine
 from agent.simulation.replay.exchange import Exchange
 from agent.simulation.replay.exchange_line import ACCOUNT, ExchangeLine
 from agent.simulation.replay.flow import moments, order_ns
-from agent.simulation.replay.setting import EXCHANGE, SECOND, Setting
+from agent.simulation.replay.setting import EXCHANGE, POOLS, SECOND, Setting, whole
 
 Wish = Callable[[int], Intent]  # (now_ns) -> what the client wants
 FUNDS = 3  # times what the order needs, at each place
 UNLIMITED = 10**36  # of a risk limit: whoever replays an order wants to see it traded
+COINS = 100  # of ether, for gas
 GRACE_NS = 60 * SECOND
 
 
@@ -58,11 +63,21 @@ class World:
         self.exchange.open()
         self.clock.skew_ns = self.exchange.now_ns - self.clock.now_ns()
         self.venues: dict[str, Venue] = {EXCHANGE: ExchangeLine(self.exchange, setting, self.clock)}
+        self.chain: Chain | None = None
+        if setting.chain is not None and setting.has_chain:
+            self.chain = Chain(setting.chain, setting.seed, self.clock, self.mid)
+            self.venues[POOLS] = ChainLine(self.chain, setting, self.clock)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def mid(self) -> Fraction | None:
+        """The exchange's middle price; None while a side of its book is empty."""
+        twice = self.exchange.mid_ticks_twice
+        return None if twice is None else whole(twice, self.exchange.rules)
 
     def begin(self) -> None:
         """From now on time passes there."""
-        self._tasks = [asyncio.create_task(self.exchange.run())]
+        parts = [self.exchange.run(), *([self.chain.run()] if self.chain is not None else [])]
+        self._tasks = [asyncio.create_task(part) for part in parts]
 
     async def end(self) -> None:
         """Raises what ended a part of it before its time."""
@@ -78,6 +93,10 @@ class World:
         lots = FUNDS * -(-rescale_up(intent.quantity, exchange.instrument.base).units // rules.lot_units)
         exchange.deposit(rules.base, rules.base_units(lots))
         exchange.deposit(rules.quote, rules.quote_units(lots * (exchange.mid_ticks_twice or 0)))
+        if self.chain is not None:
+            base, quote = exchange.balances()
+            held = {WETH: rescale_up(base, WETH).units, USDT: rescale_up(quote, USDT).units, COIN: COINS * 10**COIN.decimals}
+            self.chain.held |= {asset: int(units) for asset, units in held.items()}
 
     def engine(self, rows: list[Row]) -> Engine:
         """The agent over this world, with the journal `rows`."""
