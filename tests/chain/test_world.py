@@ -16,8 +16,9 @@ from agent.simulation.chain.arbitrage import arbitrage_once, keep_pools_near, re
 from agent.simulation.chain.artifacts import data_dir
 from agent.simulation.chain.deploy import MULTICALL3, PERMIT2
 from agent.simulation.chain.deployment import Deployment, Pool, load_deployment
-from agent.simulation.chain.pools import DEPTH_ETH, start_price_cents, tick_at
+from agent.simulation.chain.pools import start_price_cents, tick_at
 from agent.simulation.chain.rpc import Rpc, RpcError, Sender, calldata, dev_account
+from agent.simulation.chain.shape import DEPTH_ETH
 from agent.simulation.chain.world import SandboxChain, ensure_world, start_chain
 
 pytestmark = pytest.mark.chain

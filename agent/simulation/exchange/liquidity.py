@@ -47,7 +47,7 @@ class Liquidity:
     def __init__(self, venue: Venue, symbol: str) -> None:
         self._venue, self._symbol = venue, symbol
         self._book = venue.markets[symbol].book
-        self._resting: dict[tuple[int, int], list[Order]] = {}
+        self._resting: tuple[dict[int, list[Order]], dict[int, list[Order]]] = ({}, {})  # by side and price
 
     def apply(self, actions: Iterable[Action], now_ms: int) -> None:
         """Carry out a batch: trades first, then what shrinks, then what grows, so that the house never trades with itself.
@@ -70,14 +70,15 @@ class Liquidity:
                 continue  # the flow crossed itself (a tape may, for an instant): its next word settles it
             order = self._venue.house_place(self._symbol, quote.side, quote.price_ticks, missing, now_ms)
             if order.open_lots:
-                self._resting.setdefault((quote.side, quote.price_ticks), []).append(order)
+                self._resting[quote.side].setdefault(quote.price_ticks, []).append(order)
 
     def _shrink(self, quote: Quote) -> int:
         """Withdraw what rests beyond the wanted size; returns what is missing instead."""
-        key = quote.side, quote.price_ticks
-        orders = self._resting.get(key)
+        orders = self._resting[quote.side].get(quote.price_ticks)
         if orders is None:
             return quote.size_lots
+        if len(orders) == 1 and orders[0].open_lots == quote.size_lots and orders[0].id in self._book.orders:
+            return 0  # most levels most of the time
         orders[:] = [order for order in orders if order.id in self._book.orders]
         excess = sum(order.open_lots for order in orders) - quote.size_lots
         while excess > 0:
@@ -88,11 +89,9 @@ class Liquidity:
             self._book.reduce(order.id, lots)
             excess -= lots
         if not orders:
-            del self._resting[key]
+            del self._resting[quote.side][quote.price_ticks]
         return -excess
 
     def _own_best(self) -> list[int | None]:
         """The best prices at which the house itself rests: [bid, ask]. What grows in this batch never crosses what grows."""
-        bids = [price for side, price in self._resting if side == BUY]
-        asks = [price for side, price in self._resting if side == SELL]
-        return [max(bids, default=None), min(asks, default=None)]
+        return [max(self._resting[BUY], default=None), min(self._resting[SELL], default=None)]

@@ -155,6 +155,13 @@ class TapeFlow:
             self._finish(now_ns, actions)
         return actions
 
+    def batches(self) -> Iterator[tuple[int, list[Action]]]:
+        """All of the tape that was not stepped over, frame by frame: when it was received and what it says; the book first."""
+        yield self._tape_start_ns, list(self._opening)
+        while self._next is not None:
+            yield self._next.received_ns, self._actions(self._next.frame)
+            self._next = next(self._frames, None)
+
     def _finish(self, now_ns: int, actions: list[Action]) -> None:
         if self._end == "hold":
             self.is_over = True

@@ -1,0 +1,151 @@
+"""One replay: the engine, its journal and its rules are the real ones; market, venues and time are not."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import msgspec
+
+from agent.domain.amount import rescale_up
+from agent.domain.errors import RefusedError
+from agent.domain.events import IntentEnded
+from agent.domain.intent import Intent
+from agent.domain.plan import Reason
+from agent.engine.loop import Engine
+from agent.engine.state import State
+from agent.engine.world import Rules
+from agent.journal.codec import Row
+from agent.journal.memory import MemoryJournal
+from agent.market.view import Market
+from agent.ports import Signer, Venue
+from agent.risk.limits import Limits
+from agent.simulation.drill.clock import WarpClock, warped
+from agent.simulation.drill.market import COIN, USDT, WETH
+from agent.simulation.drill.play import PromptPlaySigner
+from agent.simulation.replay.chain import Chain
+from agent.simulation.replay.chain_line import ChainLine
+from agent.simulation.replay.exchange import Exchange
+from agent.simulation.replay.exchange_line import ACCOUNT, ExchangeLine
+from agent.simulation.replay.flow import moments, order_ns
+from agent.simulation.replay.setting import EXCHANGE, POOLS, SECOND, Setting, whole
+
+Wish = Callable[[int], Intent]  # (now_ns) -> what the client wants
+FUNDS = 3  # times what the order needs, at each place
+UNLIMITED = 10**36  # of a risk limit: whoever replays an order wants to see it traded
+COINS = 100  # of ether, for gas
+GRACE_NS = 60 * SECOND
+
+
+class Replayed(msgspec.Struct):
+    """What became of an order. `rows`: the journal; `virtual_s`: how long it took there; `spent_s`: how long it took here."""
+
+    intent_id: str
+    state: State
+    rows: list[Row]
+    virtual_s: float
+    spent_s: float
+
+    @property
+    def head(self) -> str:
+        """The hash of the journal's newest record: the same for the same words."""
+        return self.rows[-1].hash
+
+
+class World:
+    """Everything outside of the agent. It outlives an engine; the next one finds it as it has become."""
+
+    def __init__(self, setting: Setting) -> None:
+        """To be made on a `WarpLoop`, at its beginning: then it is the moment at which the market begins."""
+        self.setting, self.clock = setting, WarpClock()
+        self.exchange = Exchange(setting, self.clock, moments(setting))
+        self.exchange.open()
+        self.clock.skew_ns = self.exchange.now_ns - self.clock.now_ns()
+        self.venues: dict[str, Venue] = {EXCHANGE: ExchangeLine(self.exchange, setting, self.clock)}
+        self.chain: Chain | None = None
+        if setting.chain is not None and setting.has_chain:
+            self.chain = Chain(setting.chain, setting.seed, self.clock, self.mid)
+            self.venues[POOLS] = ChainLine(self.chain, setting, self.clock)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def mid(self) -> Fraction | None:
+        """The exchange's middle price; None while a side of its book is empty."""
+        twice = self.exchange.mid_ticks_twice
+        return None if twice is None else whole(twice, self.exchange.rules)
+
+    def begin(self) -> None:
+        """From now on time passes there."""
+        parts = [self.exchange.run(), *([self.chain.run()] if self.chain is not None else [])]
+        self._tasks = [asyncio.create_task(part) for part in parts]
+
+    async def end(self) -> None:
+        """Raises what ended a part of it before its time."""
+        for task in self._tasks:
+            task.cancel()
+        for found in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(found, Exception):
+                raise found
+
+    def fund(self, intent: Intent) -> None:
+        """What the order needs, and more, at each place, so that balances decide nothing."""
+        exchange, rules = self.exchange, self.exchange.rules
+        lots = FUNDS * -(-rescale_up(intent.quantity, exchange.instrument.base).units // rules.lot_units)
+        exchange.deposit(rules.base, rules.base_units(lots))
+        exchange.deposit(rules.quote, rules.quote_units(lots * (exchange.mid_ticks_twice or 0)))
+        if self.chain is not None:
+            base, quote = exchange.balances()
+            held = {WETH: rescale_up(base, WETH).units, USDT: rescale_up(quote, USDT).units, COIN: COINS * 10**COIN.decimals}
+            self.chain.held |= {asset: int(units) for asset, units in held.items()}
+
+    def engine(self, rows: list[Row]) -> Engine:
+        """The agent over this world, with the journal `rows`."""
+        signers: dict[str, Signer] = {name: PromptPlaySigner() for name in self.venues}
+        limits = Limits({self.setting.quote: UNLIMITED}, {self.setting.base: UNLIMITED})
+        return Engine(MemoryJournal(rows), self.venues, signers, self.clock, Rules(limits), Market(), ACCOUNT, run_id="replay")
+
+
+def replayed(setting: Setting, wish: Wish) -> Replayed:
+    """Play one order. Raises RefusedError with every reason when it is refused, UsageError for a tape that cannot be used."""
+    began_s = time.perf_counter()
+    intent, state, rows = warped(_play(setting, wish))
+    parent = state.parents[intent.intent_id]
+    virtual_s = ((parent.ended_ns or state.now_ns) - parent.accepted_ns) / SECOND
+    return Replayed(intent.intent_id, state, rows, virtual_s, time.perf_counter() - began_s)
+
+
+async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row]]:
+    world, rows, due_ns = World(setting), list[Row](), order_ns(setting)
+    intent = wish(due_ns)
+    world.fund(intent)
+    world.begin()
+    engine = world.engine(rows)
+    running = asyncio.create_task(engine.run())
+    try:
+        await engine.ready()
+        await asyncio.sleep(max(due_ns - world.clock.now_ns(), 0) / SECOND)
+        await engine.priced(intent.market)
+        await hand_in(engine, intent)
+        await ended(engine, intent)
+    finally:
+        await engine.stop("the replay is over")
+        await running
+        await world.end()
+    return intent, engine.state, rows
+
+
+async def hand_in(engine: Engine, intent: Intent) -> None:
+    """Raises RefusedError with every reason."""
+    reasons: Sequence[Reason] = await engine.submit(intent)
+    if reasons:
+        raise RefusedError("refused: " + "; ".join(f"{one.code}: {one.text}" for one in reasons))
+
+
+async def ended(engine: Engine, intent: Intent) -> None:
+    """Wait for the end of the order, or for a while after its deadline."""
+    events = engine.events()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout((intent.deadline_ns - engine.now_ns() + GRACE_NS) / SECOND):
+            async for record in events:
+                if isinstance(record.event, IntentEnded) and record.event.intent_id == intent.intent_id:
+                    return
