@@ -163,6 +163,7 @@ class IntentEnded(msgspec.Struct, frozen=True, tag=True):
     intent_id: str
     status: str
     reason: str
+    mid: Price | None = None  # the middle of the trusted view then; None: there was none
 
 
 class RoutePiece(msgspec.Struct, frozen=True):

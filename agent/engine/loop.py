@@ -18,6 +18,7 @@ from agent.domain.events import (
     Break,
     EngineStarted,
     EngineStopped,
+    Event,
     IntentAccepted,
     IntentCancelled,
     IntentEnded,
@@ -35,6 +36,7 @@ from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
 from agent.engine.parent import LIVE
 from agent.engine.record import Recorder
+from agent.engine.sampling import departed, sample
 from agent.engine.state import State
 from agent.engine.supervise import Supervisor
 from agent.engine.tend import marks, tend
@@ -45,7 +47,6 @@ from agent.routing import kernel
 from agent.routing.search import Search
 
 TICK_S = 0.1
-SAMPLE_NS = 250_000_000  # between two looks at where markets stand
 PEN_S = 1.0
 KILL, DISK = "kill", "disk"  # scopes of halts that the kill switch and a full disk make, and that end with their cause
 GRACE_NS = 60_000_000_000  # how long past its deadline an order in doubt is waited for
@@ -91,7 +92,6 @@ class Engine:
         self._is_strict, self._is_idle = is_strict, is_idle
         self._why_stopped = ""
         self._decisions = 0
-        self._sampled_ns = 0
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -194,23 +194,20 @@ class Engine:
         if self.is_stopping or self._is_idle:
             return
         self._recorder.record(self._dispatch.prepared(tend(self.state, self.world, self._rules, now_ns)))
-        events = decide(self.state, self.world, self._rules, now_ns)
-        for event in events:
-            if isinstance(event, IntentEnded):
-                self._explain(event.intent_id)
+        events = [self._departed(event, now_ns) for event in decide(self.state, self.world, self._rules, now_ns)]
         self._recorder.record(self._dispatch.prepared(events))
         self._decisions += len(events)
         if not events:  # orders first: a mark may come a little later
             self._recorder.record(marks(self.state, self.world, now_ns))
             prepare(self.state, self._rules, now_ns)
-            self._sample(now_ns)
+            sample(self.world, now_ns)
 
-    def _sample(self, now_ns: int) -> None:
-        """What markets do is noted when nothing else is to be done."""
-        if now_ns >= self._sampled_ns + SAMPLE_NS:
-            self._sampled_ns = now_ns
-            for market in self.world.market.markets():
-                self.world.market.sample(market, now_ns)
+    def _departed(self, event: Event, now_ns: int) -> Event:
+        """The end of a parent, with where its market stands then; what it traded is put into words first."""
+        if not isinstance(event, IntentEnded):
+            return event
+        self._explain(event.intent_id)
+        return departed(event, self.state, self.world, now_ns)
 
     def _explain(self, intent_id: str = "") -> None:
         """What was routed is put into words when nothing else happens, one route at a time, and before its parent ends."""

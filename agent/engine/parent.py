@@ -28,6 +28,7 @@ class Parent(msgspec.Struct):
     routes: list[Routed] = msgspec.field(default_factory=list)
     orders: list[str] = msgspec.field(default_factory=list)
     ended_ns: int = 0
+    departure: Price | None = None  # the middle when it ended
     coin: Price | None = None  # what the coin that pays for gas was worth at arrival, in quote
 
     @property

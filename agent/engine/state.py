@@ -107,6 +107,7 @@ class State:
             case IntentEnded() as event:
                 parent = self.parents[event.intent_id]
                 parent.status, parent.reason, parent.ended_ns = event.status, event.reason, record.at_ns
+                parent.departure = event.mid
                 self.live.pop(event.intent_id, None)
             case Routed() as event:
                 parent = self.parents[event.intent_id]
@@ -343,7 +344,7 @@ class State:
         """A parent that had ended is worked again, until this order has settled once more."""
         parent = self.parents.get(order.plan.intent_id)
         if parent is not None and not parent.is_live:
-            parent.status, parent.reason, parent.ended_ns = LIVE, "", 0
+            parent.status, parent.reason, parent.ended_ns, parent.departure = LIVE, "", 0, None
             self.live[parent.intent.intent_id] = parent
 
     def _gas(self, event: GasPaid) -> None:

@@ -20,7 +20,7 @@ BPS = 10_000.0
 SECOND_NS = 1_000_000_000
 
 
-class Bar(msgspec.Struct, frozen=True):
+class Bar(msgspec.Struct, frozen=True, omit_defaults=True):
     """One second. What is not known is 0.0; `bid` and `ask` are those of the tightest book at its end, `spread_bps` is the mean."""
 
     start_s: int  # since 1970
