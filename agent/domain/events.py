@@ -227,6 +227,17 @@ class RouteExplained(msgspec.Struct, frozen=True, tag=True):
         return msgspec.structs.replace(route, pieces=pieces, alternatives=self.alternatives, rejected=self.rejected)
 
 
+class WholeQuoted(msgspec.Struct, frozen=True, tag=True):
+    """What a parent that is worked over time would have given in one go when it was accepted: the best of all sources, without a
+    limit, with the account's own balances.
+    """
+
+    intent_id: str
+    quantity: Amount  # of the base group: how much of it that would have been
+    quote: Amount  # of the quote group, after fees and gas
+    why: str = ""  # it would not have been all
+
+
 class OrderApproved(msgspec.Struct, frozen=True, tag=True):
     approved: Approved
 
@@ -329,6 +340,7 @@ Event = (
     | IntentEnded
     | Routed
     | RouteExplained
+    | WholeQuoted
     | Marked
     | OrderApproved
     | OrderRefused

@@ -31,6 +31,7 @@ from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
 from agent.engine.anchor import write_head
+from agent.engine.at_once import whole, whole_quoted
 from agent.engine.decide import accept, decide, prepare
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
@@ -199,6 +200,7 @@ class Engine:
         self._decisions += len(events)
         if not events:  # orders first: a mark may come a little later
             self._recorder.record(marks(self.state, self.world, now_ns))
+            self._quote_whole()
             prepare(self.state, self._rules, now_ns)
             sample(self.world, now_ns)
 
@@ -207,7 +209,14 @@ class Engine:
         if not isinstance(event, IntentEnded):
             return event
         self._explain(event.intent_id)
+        self._quote_whole()
         return departed(event, self.state, self.world, now_ns)
+
+    def _quote_whole(self) -> None:
+        """What parents that are worked over time would have given in one go."""
+        while self.world.unquoted:
+            asked = self.world.unquoted.popleft()
+            self._recorder.record([whole_quoted(asked, self.world.memo(asked.view.market, asked.side))])
 
     def _explain(self, intent_id: str = "") -> None:
         """What was routed is put into words when nothing else happens, one route at a time, and before its parent ends."""
@@ -246,6 +255,9 @@ class Engine:
             return (Reason("AGENT_STOPPING", self.failure or "the agent is stopping; start it again"),)
         answer = accept(intent, self.state, self.world, self._rules, self._clock.now_ns())
         self._recorder.record([answer])
+        if isinstance(answer, IntentAccepted):
+            parent, now_ns = self.state.parents[intent.intent_id], self._clock.now_ns()
+            self.world.unquoted.extend(whole(parent, self.state, self.world, self._rules, now_ns))
         await self._recorder.secured()
         return () if isinstance(answer, IntentAccepted) else answer.reasons
 

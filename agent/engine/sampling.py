@@ -1,4 +1,4 @@
-"""What markets do is noted, second by second, while an agent runs: for schedules that follow it, and for the analysis afterwards."""
+"""What markets do is noted, second by second: for schedules that follow it, and for the analysis afterwards."""
 
 from itertools import takewhile
 

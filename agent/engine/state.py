@@ -32,6 +32,7 @@ from agent.domain.events import (
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
+    WholeQuoted,
 )
 from agent.domain.intent import Intent
 from agent.domain.order import NEVER_SENT, REORGANISED, SETTLED, Attempt, Fill, Order, OrderState, after, follows
@@ -118,6 +119,8 @@ class State:
                 for place, route in enumerate(routes):
                     if route.slice_index == event.slice_index:
                         routes[place] = event.told_of(route)
+            case WholeQuoted() as event:
+                self.parents[event.intent_id].whole = event
             case OrderApproved() as event:
                 self._approved(event.approved.plan, event.approved.nonce)
             case OrderClaimed() as event:
