@@ -5,6 +5,7 @@ Adapters are imported when they are put together and not before, so that `--help
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import os
 import signal
@@ -265,6 +266,9 @@ async def _compiled() -> "Callable[[], Search]":
 async def _working(engine: "Engine", loaded: Loaded, heard: list[int]) -> AsyncIterator[None]:
     from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+    from agent.engine.sampling import markets_worked
+    from agent.journal.bars import keep_bars
+
     loop = asyncio.get_running_loop()
 
     stops: set[asyncio.Task[None]] = set()
@@ -276,6 +280,8 @@ async def _working(engine: "Engine", loaded: Loaded, heard: list[int]) -> AsyncI
     scheduler = AsyncIOScheduler()
     scheduler.add_job(engine.remind, "interval", seconds=loaded.settings.reconcile.position_check_interval_secs, coalesce=True)
     task = asyncio.create_task(engine.run())
+    worked = functools.partial(markets_worked, engine.state)
+    keeping = asyncio.create_task(keep_bars(loaded.home, engine.world.market, worked, RealClock()))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     scheduler.start()
@@ -288,5 +294,7 @@ async def _working(engine: "Engine", loaded: Loaded, heard: list[int]) -> AsyncI
         try:
             await task
         finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)

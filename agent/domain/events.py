@@ -163,6 +163,7 @@ class IntentEnded(msgspec.Struct, frozen=True, tag=True):
     intent_id: str
     status: str
     reason: str
+    mid: Price | None = None  # the middle of the trusted view then; None: there was none
 
 
 class RoutePiece(msgspec.Struct, frozen=True):
@@ -225,6 +226,17 @@ class RouteExplained(msgspec.Struct, frozen=True, tag=True):
         whys = (*self.whys, *[""] * (len(route.pieces) - len(self.whys)))
         pieces = tuple(msgspec.structs.replace(piece, why=why) for piece, why in zip(route.pieces, whys, strict=False))
         return msgspec.structs.replace(route, pieces=pieces, alternatives=self.alternatives, rejected=self.rejected)
+
+
+class WholeQuoted(msgspec.Struct, frozen=True, tag=True):
+    """What a parent that is worked over time would have given in one go when it was accepted: the best of all sources, without a
+    limit, with the account's own balances.
+    """
+
+    intent_id: str
+    quantity: Amount  # of the base group: how much of it that would have been
+    quote: Amount  # of the quote group, after fees and gas
+    why: str = ""  # it would not have been all
 
 
 class OrderApproved(msgspec.Struct, frozen=True, tag=True):
@@ -329,6 +341,7 @@ Event = (
     | IntentEnded
     | Routed
     | RouteExplained
+    | WholeQuoted
     | Marked
     | OrderApproved
     | OrderRefused

@@ -18,6 +18,7 @@ from agent.domain.events import (
     Break,
     EngineStarted,
     EngineStopped,
+    Event,
     IntentAccepted,
     IntentCancelled,
     IntentEnded,
@@ -30,11 +31,13 @@ from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
 from agent.engine.anchor import write_head
+from agent.engine.at_once import whole, whole_quoted
 from agent.engine.decide import accept, decide, prepare
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
 from agent.engine.parent import LIVE
 from agent.engine.record import Recorder
+from agent.engine.sampling import departed, sample
 from agent.engine.state import State
 from agent.engine.supervise import Supervisor
 from agent.engine.tend import marks, tend
@@ -45,7 +48,6 @@ from agent.routing import kernel
 from agent.routing.search import Search
 
 TICK_S = 0.1
-SAMPLE_NS = 250_000_000  # between two looks at where markets stand
 PEN_S = 1.0
 KILL, DISK = "kill", "disk"  # scopes of halts that the kill switch and a full disk make, and that end with their cause
 GRACE_NS = 60_000_000_000  # how long past its deadline an order in doubt is waited for
@@ -91,7 +93,6 @@ class Engine:
         self._is_strict, self._is_idle = is_strict, is_idle
         self._why_stopped = ""
         self._decisions = 0
-        self._sampled_ns = 0
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -194,23 +195,28 @@ class Engine:
         if self.is_stopping or self._is_idle:
             return
         self._recorder.record(self._dispatch.prepared(tend(self.state, self.world, self._rules, now_ns)))
-        events = decide(self.state, self.world, self._rules, now_ns)
-        for event in events:
-            if isinstance(event, IntentEnded):
-                self._explain(event.intent_id)
+        events = [self._departed(event, now_ns) for event in decide(self.state, self.world, self._rules, now_ns)]
         self._recorder.record(self._dispatch.prepared(events))
         self._decisions += len(events)
         if not events:  # orders first: a mark may come a little later
             self._recorder.record(marks(self.state, self.world, now_ns))
+            self._quote_whole()
             prepare(self.state, self._rules, now_ns)
-            self._sample(now_ns)
+            sample(self.world, now_ns)
 
-    def _sample(self, now_ns: int) -> None:
-        """What markets do is noted when nothing else is to be done."""
-        if now_ns >= self._sampled_ns + SAMPLE_NS:
-            self._sampled_ns = now_ns
-            for market in self.world.market.markets():
-                self.world.market.sample(market, now_ns)
+    def _departed(self, event: Event, now_ns: int) -> Event:
+        """The end of a parent, with where its market stands then; what it traded is put into words first."""
+        if not isinstance(event, IntentEnded):
+            return event
+        self._explain(event.intent_id)
+        self._quote_whole()
+        return departed(event, self.state, self.world, now_ns)
+
+    def _quote_whole(self) -> None:
+        """What parents that are worked over time would have given in one go."""
+        while self.world.unquoted:
+            asked = self.world.unquoted.popleft()
+            self._recorder.record([whole_quoted(asked, self.world.memo(asked.view.market, asked.side))])
 
     def _explain(self, intent_id: str = "") -> None:
         """What was routed is put into words when nothing else happens, one route at a time, and before its parent ends."""
@@ -249,6 +255,9 @@ class Engine:
             return (Reason("AGENT_STOPPING", self.failure or "the agent is stopping; start it again"),)
         answer = accept(intent, self.state, self.world, self._rules, self._clock.now_ns())
         self._recorder.record([answer])
+        if isinstance(answer, IntentAccepted):
+            parent, now_ns = self.state.parents[intent.intent_id], self._clock.now_ns()
+            self.world.unquoted.extend(whole(parent, self.state, self.world, self._rules, now_ns))
         await self._recorder.secured()
         return () if isinstance(answer, IntentAccepted) else answer.reasons
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from agent.domain.amount import Amount
-from agent.domain.events import Routed
+from agent.domain.events import Routed, WholeQuoted
 from agent.domain.intent import Intent
 from agent.domain.price import Price
 
@@ -28,6 +28,8 @@ class Parent(msgspec.Struct):
     routes: list[Routed] = msgspec.field(default_factory=list)
     orders: list[str] = msgspec.field(default_factory=list)
     ended_ns: int = 0
+    departure: Price | None = None  # the middle when it ended
+    whole: WholeQuoted | None = None
     coin: Price | None = None  # what the coin that pays for gas was worth at arrival, in quote
 
     @property

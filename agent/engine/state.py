@@ -32,6 +32,7 @@ from agent.domain.events import (
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
+    WholeQuoted,
 )
 from agent.domain.intent import Intent
 from agent.domain.order import NEVER_SENT, REORGANISED, SETTLED, WOULD_TAKE, Attempt, Fill, Order, OrderState, after, follows
@@ -108,6 +109,7 @@ class State:
             case IntentEnded() as event:
                 parent = self.parents[event.intent_id]
                 parent.status, parent.reason, parent.ended_ns = event.status, event.reason, record.at_ns
+                parent.departure = event.mid
                 self.live.pop(event.intent_id, None)
             case Routed() as event:
                 parent = self.parents[event.intent_id]
@@ -118,6 +120,8 @@ class State:
                 for place, route in enumerate(routes):
                     if route.slice_index == event.slice_index:
                         routes[place] = event.told_of(route)
+            case WholeQuoted() as event:
+                self.parents[event.intent_id].whole = event
             case OrderApproved() as event:
                 self._approved(event.approved.plan, event.approved.nonce)
             case OrderClaimed() as event:
@@ -347,7 +351,7 @@ class State:
         """A parent that had ended is worked again, until this order has settled once more."""
         parent = self.parents.get(order.plan.intent_id)
         if parent is not None and not parent.is_live:
-            parent.status, parent.reason, parent.ended_ns = LIVE, "", 0
+            parent.status, parent.reason, parent.ended_ns, parent.departure = LIVE, "", 0, None
             self.live[parent.intent.intent_id] = parent
 
     def _gas(self, event: GasPaid) -> None:

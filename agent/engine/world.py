@@ -52,7 +52,9 @@ class World(msgspec.Struct):
     attempted_ns: dict[str, int] = {}  # order -> when the last one was begun
     anchoring: set[str] = set()  # venues whose next transaction writes the journal's head
     beat_ns: int = 0  # when the engine last went round
+    sampled_ns: int = 0  # when it last noted where markets stand
     unexplained: deque[Question] = msgspec.field(default_factory=lambda: deque(maxlen=UNEXPLAINED_MAX))
+    unquoted: deque[Question] = msgspec.field(default_factory=lambda: deque(maxlen=UNEXPLAINED_MAX))  # whole parents, as at arrival
     memos: dict[tuple[str, Side], Memo] = {}  # by market and side: what routes need not work out again
     new_search: Callable[[], Search] = lambda: kernel.search  # the everyday search of a memo, plain or compiled
     has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others

@@ -20,7 +20,7 @@ BPS = 10_000.0
 SECOND_NS = 1_000_000_000
 
 
-class Bar(msgspec.Struct, frozen=True):
+class Bar(msgspec.Struct, frozen=True, omit_defaults=True):
     """One second. What is not known is 0.0; `bid` and `ask` are those of the tightest book at its end, `spread_bps` is the mean."""
 
     start_s: int  # since 1970
@@ -58,8 +58,9 @@ class Bars:
 
     @classmethod
     def of(cls, bars: Sequence[Bar]) -> "Bars":
-        """From bars that were kept, in any order; of two for the same second the later in the sequence counts."""
+        """From bars that were kept, in any order, all of them; of two for the same second the later in the sequence counts."""
         found = cls()
+        found._seconds = deque(maxlen=max(len(bars), SECONDS_MAX))
         for bar in sorted({bar.start_s: bar for bar in bars}.values(), key=lambda bar: bar.start_s):
             looks = int(bar.bid > 0)
             found._seconds.append(

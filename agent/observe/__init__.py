@@ -171,6 +171,10 @@ def route_explained(words: RouteExplained) -> None:
     _tell("route_explained", intent_id=words.intent_id, slice_index=words.slice_index, whys=list(words.whys))
 
 
+def whole_quoted(intent_id: str, quantity: Amount, quote: Amount) -> None:
+    _tell("whole_quoted", intent_id=intent_id, quantity=quantity, quote=quote)
+
+
 # -- orders ------------------------------------------------------------------------------------------------------------
 
 
@@ -298,7 +302,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
 }
 _PLAIN = (
     *("engine_started", "engine_stopping", "engine_stopped", "engine_failed", "journal_stopped", "client_cut_off"),
-    *("intent_cancelled", "routed", "route_explained", "order_sent", "order_unknown", "gas_paid", "reconciled"),
+    *("intent_cancelled", "routed", "route_explained", "whole_quoted", "order_sent", "order_unknown", "gas_paid", "reconciled"),
     *("order_amended", "order_reorged", "attempt_failed", "order_in_doubt", "fill_reversed", "marked"),
     *("signature_given", "signature_refused"),
 )

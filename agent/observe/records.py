@@ -32,6 +32,7 @@ from agent.domain.events import (
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
+    WholeQuoted,
 )
 from agent.domain.order import OrderState
 
@@ -67,6 +68,8 @@ def recorded(record: Record) -> None:
             _recorded_turn(event)
         case Marked(order_id=order_id, after_ns=after_ns, mid=mid):
             observe.marked(order_id, after_ns, mid)
+        case WholeQuoted(intent_id=intent_id, quantity=quantity, quote=quote):
+            observe.whole_quoted(intent_id, quantity, quote)
 
 
 def _recorded_turn(event: FillReversed | OrderAmended | OrderReorged | AttemptApproved | OrderClaimed | Surrounded) -> None:

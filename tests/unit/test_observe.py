@@ -44,6 +44,7 @@ from agent.domain.events import (
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
+    WholeQuoted,
 )
 from agent.domain.intent import Intent
 from agent.domain.order import Fill, OrderState
@@ -82,6 +83,7 @@ EVENTS: list[tuple[Event, str]] = [
     (IntentEnded("i1", "FILLED", ""), "intent_ended"),
     (Routed("i1", 0, ONE, (PIECE,), ONE, (), ()), "routed"),
     (RouteExplained("i1", 0, ("it pays best",), (), ()), "route_explained"),
+    (WholeQuoted("i1", Amount(1, ETH), Amount(2, ETH)), "whole_quoted"),
     (Marked("o1", 10**9, Price(3_000, 1)), "marked"),
     (OrderApproved(Approved(PLAN)), "order_approved"),
     (OrderRefused(PLAN, (Reason("halted", "binance is halted"),)), "risk_refused"),

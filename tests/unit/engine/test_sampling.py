@@ -2,8 +2,9 @@
 
 import asyncio
 
-from engine_kit import START_NS, ScriptedBook, WarpClock, running, sale, venues_of, warped
+from engine_kit import START_NS, ScriptedBook, WarpClock, replayed, running, sale, venues_of, warped
 
+from agent.domain.price import Price
 from agent.market.bars import SECOND_NS
 
 
@@ -20,5 +21,17 @@ def test_every_second_of_a_market_has_a_bar() -> None:
             assert len(seconds) >= 20
             assert {(bar.mid, bar.bid, bar.ask) for bar in bars} == {(2_683.005, 2_683.0, 2_683.01)}
         assert seconds[0] >= START_NS // SECOND_NS
+
+    warped(work())
+
+
+def test_the_end_of_a_parent_says_where_the_market_stood() -> None:
+    async def work() -> None:
+        async with running(venues_of(ScriptedBook(WarpClock(), 1))) as run:
+            await run.engine.submit(sale())
+            await run.engine.finished("p1")
+            rows = await run.stop()
+        parent = replayed(rows).parents["p1"]
+        assert parent.departure == parent.arrival == Price(2_683_005, 1_000)
 
     warped(work())
