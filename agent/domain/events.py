@@ -157,6 +157,24 @@ class IntentCancelled(msgspec.Struct, frozen=True, tag=True):
     intent_id: str
 
 
+class IntentPaused(msgspec.Struct, frozen=True, tag=True):
+    """The client holds the rest for a while: nothing new is sent and what rests is taken back. Time goes on, and ends it."""
+
+    intent_id: str
+
+
+class IntentContinued(msgspec.Struct, frozen=True, tag=True):
+    """The client lets a paused order go on."""
+
+    intent_id: str
+
+
+class IntentAmended(msgspec.Struct, frozen=True, tag=True):
+    """The client changed an order while it runs: `intent` as it is from now on. When it arrived, and at what price, stays."""
+
+    intent: Intent
+
+
 class IntentEnded(msgspec.Struct, frozen=True, tag=True):
     """`status` is FILLED, PARTIAL, CANCELLED, EXPIRED or REFUSED."""
 
@@ -308,6 +326,10 @@ class Resumed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+Turn = (
+    IntentCancelled | IntentPaused | IntentContinued | IntentAmended
+)  # what happens to a parent between its beginning and its end
+
 Event = (
     OrderReported
     | OrderFilled
@@ -325,7 +347,7 @@ Event = (
     | NonceAdopted
     | IntentAccepted
     | IntentRefused
-    | IntentCancelled
+    | Turn
     | IntentEnded
     | Routed
     | RouteExplained

@@ -19,21 +19,26 @@ from agent.domain.events import (
     EngineStarted,
     EngineStopped,
     IntentAccepted,
+    IntentAmended,
     IntentCancelled,
+    IntentContinued,
     IntentEnded,
+    IntentPaused,
     NonceAdopted,
     Reconciled,
     Record,
     Resumed,
+    Turn,
 )
 from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
+from agent.engine.amend import refuse_amended
 from agent.engine.anchor import write_head
 from agent.engine.decide import accept, decide, prepare
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
-from agent.engine.parent import LIVE
+from agent.engine.parent import LIVE, Parent
 from agent.engine.record import Recorder
 from agent.engine.state import State
 from agent.engine.supervise import Supervisor
@@ -254,16 +259,38 @@ class Engine:
 
     async def cancel(self, intent_id: str) -> bool:
         """The rest is not traded any more; what is under way settles. False if there is no such live parent."""
+        return await self._turn(intent_id, lambda parent: None if parent.cancelled else IntentCancelled(intent_id))
+
+    async def pause(self, intent_id: str) -> bool:
+        """Nothing new is sent and what rests is taken back, until `proceed`; its deadline stays. False: no such live parent."""
+        return await self._turn(intent_id, lambda parent: None if parent.paused else IntentPaused(intent_id))
+
+    async def proceed(self, intent_id: str) -> bool:
+        """A paused parent goes on. False if there is no such live parent."""
+        return await self._turn(intent_id, lambda parent: IntentContinued(intent_id) if parent.paused else None)
+
+    async def amend(self, intent: Intent) -> tuple[Reason, ...]:
+        """A live parent is like `intent` from now on; or why not. What it is already changes nothing."""
+        if self.is_stopping:
+            return (Reason("AGENT_STOPPING", self.failure or "the agent is stopping; start it again"),)
+        reasons = refuse_amended(intent, self.state, self.world, self._rules, self._clock.now_ns())
+        if not reasons:
+            await self._turn(intent.intent_id, lambda parent: None if parent.intent == intent else IntentAmended(intent))
+        return reasons
+
+    async def _turn(self, intent_id: str, turn: Callable[[Parent], Turn | None]) -> bool:
+        """Something happens to a live parent, once: what has happened already is not journaled again."""
         parent = self.state.parents.get(intent_id)
         if parent is None or not parent.is_live or self.is_stopping:
             return False
-        if not parent.cancelled:
-            self._recorder.record([IntentCancelled(intent_id)])
+        event = turn(parent)
+        if event is not None:
+            self._recorder.record([event])
             await self._recorder.secured()
         return True
 
     def intents(self) -> Sequence[IntentView]:
-        return [IntentView(p.intent, p.status, p.filled, p.reason, tuple(p.orders)) for p in self.state.parents.values()]
+        return [IntentView(p.intent, p.word, p.filled, p.reason, tuple(p.orders)) for p in self.state.parents.values()]
 
     def order(self, order_id: str) -> Order | None:
         return self.state.orders.get(order_id)

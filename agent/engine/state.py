@@ -11,7 +11,6 @@ from agent.domain.events import (
     GasPaid,
     Halted,
     IntentAccepted,
-    IntentCancelled,
     IntentEnded,
     Marked,
     NonceAdopted,
@@ -29,6 +28,7 @@ from agent.domain.events import (
     Routed,
     RouteExplained,
     Surrounded,
+    Turn,
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
@@ -36,7 +36,7 @@ from agent.domain.events import (
 from agent.domain.intent import Intent
 from agent.domain.order import NEVER_SENT, REORGANISED, SETTLED, Attempt, Fill, Order, OrderState, after, follows
 from agent.domain.plan import CancelOrder, ChainPlan, PlaceOrder, Plan, SwapBatch
-from agent.engine.parent import LIVE, Parent
+from agent.engine.parent import LIVE, Parent, parent_of
 from agent.engine.scores import Scores
 from agent.ledger.positions import Ledger
 from agent.ledger.posting import entry, reversal
@@ -103,8 +103,6 @@ class State:
             case IntentAccepted(intent=intent, arrival=arrival, coin=coin):
                 parent = Parent(intent, arrival, record.at_ns, zero(intent.quantity.asset), coin=coin)
                 self.parents[intent.intent_id] = self.live[intent.intent_id] = parent
-            case IntentCancelled(intent_id=intent_id):
-                self.parents[intent_id].cancelled = True
             case IntentEnded() as event:
                 parent = self.parents[event.intent_id]
                 parent.status, parent.reason, parent.ended_ns = event.status, event.reason, record.at_ns
@@ -144,6 +142,9 @@ class State:
                 self.halted[event.scope] = event.reason
             case Resumed(scope=scope):
                 self.halted.pop(scope, None)
+            case event if isinstance(event, Turn):
+                name = parent_of(event)
+                self.parents[name].turn(event, [order.order_id for order in self.unsettled(name)])
             case _:
                 pass
 

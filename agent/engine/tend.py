@@ -69,6 +69,10 @@ def unwanted(order: Order, state: State, now_ns: int) -> str:
         return ""
     if parent.cancelled:
         return "the client cancelled"
+    if parent.paused:
+        return "the client paused"
+    if order.order_id in parent.outdated:
+        return "the client amended its price"
     if now_ns >= parent.intent.deadline_ns:
         return "the deadline passed"
     return ""

@@ -10,8 +10,11 @@ from agent.domain.events import (
     GasPaid,
     Halted,
     IntentAccepted,
+    IntentAmended,
     IntentCancelled,
+    IntentContinued,
     IntentEnded,
+    IntentPaused,
     IntentRefused,
     Marked,
     NonceAdopted,
@@ -59,6 +62,8 @@ def recorded(record: Record) -> None:
             observe.venue_status(venue, status, reason)
         case Reconciled(checked=checked, breaks=breaks):
             observe.reconciled(checked, len(breaks))
+        case IntentPaused() | IntentContinued() | IntentAmended() as event:
+            _recorded_turn_of_intent(event)
         case IntentAccepted() | IntentRefused() | IntentCancelled() | IntentEnded() | Routed() | RouteExplained() as event:
             _recorded_intent(event)
         case OrderApproved() | OrderRefused() | OrderSent() | OrderReported() | OrderFilled() | GasPaid() as event:
@@ -100,6 +105,16 @@ def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | I
             observe.routed(event)
         case RouteExplained():
             observe.route_explained(event)
+
+
+def _recorded_turn_of_intent(event: IntentPaused | IntentContinued | IntentAmended) -> None:
+    match event:
+        case IntentPaused(intent_id=intent_id):
+            observe.intent_turned("paused", intent_id)
+        case IntentContinued(intent_id=intent_id):
+            observe.intent_turned("continued", intent_id)
+        case IntentAmended(intent=intent):
+            observe.intent_turned("amended", intent.intent_id, quantity=intent.quantity, deadline_ns=intent.deadline_ns)
 
 
 def _recorded_order(event: OrderApproved | OrderRefused | OrderSent | OrderReported | OrderFilled | GasPaid) -> None:
