@@ -8,13 +8,10 @@ always recorded: a clean stop waits for the sends under way, a failure keeps its
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-import msgspec
-
 from agent import observe
 from agent.domain.amount import Amount
 from agent.domain.errors import JournalError, StartRefusedError
 from agent.domain.events import (
-    BalanceAdopted,
     Break,
     EngineStarted,
     EngineStopped,
@@ -24,8 +21,6 @@ from agent.domain.events import (
     IntentContinued,
     IntentEnded,
     IntentPaused,
-    NonceAdopted,
-    Reconciled,
     Record,
     Resumed,
     Turn,
@@ -33,6 +28,7 @@ from agent.domain.events import (
 from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
+from agent.engine import mend
 from agent.engine.amend import refuse_amended
 from agent.engine.anchor import write_head
 from agent.engine.decide import accept, decide, prepare
@@ -300,53 +296,15 @@ class Engine:
 
     async def reconcile(self) -> Sequence[Break]:
         """Hold the journal against every venue and chain now. A difference counts when it stays while facts had time to arrive."""
-        found = await asyncio.gather(*(self._inquiry.check(name) for name in self._venues))
-        breaks = [one for some, _ in found for one in some]
-        if not self.is_stopping:
-            self._recorder.record([Reconciled(sum(count for _, count in found), tuple(breaks))])
-        for one in breaks:
-            observe.break_found(one)
-        return breaks
+        return await mend.reconcile(self._recorder, self._inquiry, self._venues)
 
     async def repair(self, *, is_rehearsal: bool) -> Sequence[Repair]:
-        """What can be put right without a person's word, and is, unless this is a rehearsal. Every step is journaled.
-
-        Facts that were only missing (fills, ends of orders) are booked by asking; what is left is planned from what venues say.
-        A venue that then agrees with the journal may trade again.
-        """
-        steps: list[Repair] = []
-        for name in self._venues:  # one after the other, and nothing is awaited between a look and what it leads to
-            found = await self._inquiry.repairs(name)
-            steps += found
-            if not is_rehearsal and not self.is_stopping:
-                self._recorder.record([event for one in found for event in one.events])
-        if not is_rehearsal and not self.is_stopping:
-            await self._recorder.secured()
-            differing = {one.venue for one in await self.reconcile()}
-            agreeing = [scope for scope in self.state.halted if scope in self._venues.keys() - differing]
-            if not self.is_stopping:
-                self._recorder.record([Resumed(scope, "repaired: it agrees with the journal") for scope in agreeing])
-        return steps
+        """What can be put right without a person's word, and is, unless this is a rehearsal; see `engine.mend`."""
+        return await mend.repair(self._recorder, self._inquiry, list(self._venues), is_rehearsal=is_rehearsal)
 
     async def adopt(self, reason: str) -> Sequence[Break]:
-        """A person explains the differences: the balances of now are taken over, and every halt is lifted. What stays is returned.
-
-        Nothing is taken over at a venue where an order is under way, because its differences explain themselves later.
-        """
-        breaks = await self.reconcile()
-        busy = {order.plan.venue: order.order_id for order in self.state.working.values()}
-        for one in breaks:
-            change = one.outside - one.journal
-            if one.venue in busy or self.is_stopping:
-                continue
-            if one.is_balance and change:
-                self._recorder.record([BalanceAdopted(one.account, one.venue, change, reason)])
-            elif one.is_nonce:
-                self._recorder.record([NonceAdopted(one.venue, int(one.outside.units), reason)])
-        left = await self.reconcile()
-        if not left and not self.is_stopping:
-            self._recorder.record([Resumed(scope, reason) for scope in self.state.halted if scope not in (KILL, DISK)])
-        return [_hindered(one, busy.get(one.venue, "")) for one in left]
+        """A person explains the differences: the balances of now are taken over, every halt is lifted. What stays is returned."""
+        return await mend.adopt(self._recorder, self._inquiry, list(self._venues), reason, (KILL, DISK))
 
     async def anchor(self, venue: str = "") -> Anchoring:
         """Write the journal's head into the contract of a venue on a chain; see `engine.anchor`."""
@@ -392,11 +350,3 @@ class _Open:
 
     def engaged(self) -> str:
         return ""
-
-
-def _hindered(one: Break, order_id: str) -> Break:
-    """A difference that was not taken over, with the reason."""
-    if not order_id:
-        return one
-    cause = f"{one.cause}; not taken over while order {order_id} is under way there: wait for its end, or cancel it"
-    return msgspec.structs.replace(one, cause=cause)
