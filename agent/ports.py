@@ -404,6 +404,10 @@ class Desk(Protocol):
         """Empty when accepted, else why not."""
         ...
 
+    async def submit_all(self, intents: Sequence[Intent]) -> tuple[Reason, ...]:
+        """Orders that belong together: all are accepted, or none."""
+        ...
+
     async def cancel(self, intent_id: str) -> bool: ...
 
     async def pause(self, intent_id: str) -> bool:

@@ -175,6 +175,24 @@ class IntentAmended(msgspec.Struct, frozen=True, tag=True):
     intent: Intent
 
 
+class IntentTriggered(msgspec.Struct, frozen=True, tag=True):
+    """What an order waited for has come: the market was at `price`. From here on it is worked, as if it had arrived now.
+
+    `arrival`: the middle of the trusted view then, from which its slippage counts.
+    """
+
+    intent_id: str
+    price: Price
+    arrival: Price
+
+
+class IntentTrailed(msgspec.Struct, frozen=True, tag=True):
+    """The best price that a trailing stop has seen, and follows from now on."""
+
+    intent_id: str
+    best: Price
+
+
 class IntentEnded(msgspec.Struct, frozen=True, tag=True):
     """`status` is FILLED, PARTIAL, CANCELLED, EXPIRED or REFUSED."""
 
@@ -326,9 +344,8 @@ class Resumed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Turn = (
-    IntentCancelled | IntentPaused | IntentContinued | IntentAmended
-)  # what happens to a parent between its beginning and its end
+Turn = IntentCancelled | IntentPaused | IntentContinued | IntentAmended | IntentTriggered | IntentTrailed  # of a live parent
+
 
 Event = (
     OrderReported

@@ -14,7 +14,10 @@ from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order, OrderState
 from agent.domain.plan import ChainPlan, PlaceOrder, Plan, Reason
 from agent.domain.price import Price
+from agent.engine.conditions import held
 from agent.engine.explain import Question
+from agent.engine.links import ended as ended_by_others
+from agent.engine.links import room
 from agent.engine.parent import Parent
 from agent.engine.propose import given, most_given, permission, rest, trade
 from agent.engine.state import State
@@ -97,13 +100,16 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     waited_for = {order.plan.venue for order in flying if not _is_patient(order, intent)}
     if waited_for and waited_for - _stuck(state, world, now_ns):
         return
-    ended = _end(parent, left, state, world, rules, now_ns)
+    dust = dust_of(intent, world)
+    ended = ended_by_others(parent, dust, state) or _end(parent, left, state, world, rules, now_ns)
     if ended is not None:
         if not flying:
             yield ended
         return
-    if parent.paused:
+    if (instead := held(parent, dust, state, world, now_ns)) is not None:
+        yield from instead
         return
+    left = room(parent, state)
     move = _move(parent, left, state, world, rules, now_ns)
     if move is None or _halt(intent, state, world) or _rests(parent, now_ns):
         return

@@ -15,7 +15,6 @@ from agent.domain.events import (
     Break,
     EngineStarted,
     EngineStopped,
-    IntentAccepted,
     IntentAmended,
     IntentCancelled,
     IntentContinued,
@@ -31,12 +30,13 @@ from agent.domain.plan import Approved, Reason
 from agent.engine import mend
 from agent.engine.amend import refuse_amended
 from agent.engine.anchor import write_head
-from agent.engine.decide import accept, decide, prepare
+from agent.engine.decide import decide, prepare
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
 from agent.engine.parent import LIVE, Parent
 from agent.engine.record import Recorder
 from agent.engine.state import State
+from agent.engine.submit import accept_all, reasons_of
 from agent.engine.supervise import Supervisor
 from agent.engine.tend import marks, tend
 from agent.engine.world import Rules, World
@@ -246,12 +246,17 @@ class Engine:
     # -- the desk ----------------------------------------------------------------------------------------------------------
 
     async def submit(self, intent: Intent) -> tuple[Reason, ...]:
+        """Empty when accepted, else why not."""
+        return await self.submit_all((intent,))
+
+    async def submit_all(self, intents: Sequence[Intent]) -> tuple[Reason, ...]:
+        """Orders that belong together: accepted or refused together, in one append."""
         if self.is_stopping:
             return (Reason("AGENT_STOPPING", self.failure or "the agent is stopping; start it again"),)
-        answer = accept(intent, self.state, self.world, self._rules, self._clock.now_ns())
-        self._recorder.record([answer])
+        answers = accept_all(intents, self.state, self.world, self._rules, self._clock.now_ns())
+        self._recorder.record(answers)
         await self._recorder.secured()
-        return () if isinstance(answer, IntentAccepted) else answer.reasons
+        return reasons_of(answers)
 
     async def cancel(self, intent_id: str) -> bool:
         """The rest is not traded any more; what is under way settles. False if there is no such live parent."""

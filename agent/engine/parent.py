@@ -5,13 +5,22 @@ from collections.abc import Sequence
 import msgspec
 
 from agent.domain.amount import Amount
-from agent.domain.events import IntentAmended, IntentCancelled, IntentContinued, IntentPaused, Routed, Turn
+from agent.domain.events import (
+    IntentAmended,
+    IntentCancelled,
+    IntentContinued,
+    IntentPaused,
+    IntentTrailed,
+    IntentTriggered,
+    Routed,
+    Turn,
+)
 from agent.domain.intent import Intent
 from agent.domain.price import Price
 
 LIVE = "LIVE"
-PAUSED = "PAUSED"
-UNENDED = frozenset({LIVE, PAUSED})  # what a parent may be called that has not ended
+PAUSED, WAITING = "PAUSED", "WAITING"
+UNENDED = frozenset({LIVE, PAUSED, WAITING})  # what a parent may be called that has not ended
 
 
 class Parent(msgspec.Struct):
@@ -34,6 +43,8 @@ class Parent(msgspec.Struct):
     routes: list[Routed] = msgspec.field(default_factory=list)
     orders: list[str] = msgspec.field(default_factory=list)
     ended_ns: int = 0
+    triggered_ns: int = 0  # when what it waited for came
+    best: Price | None = None  # the best price that its trailing stop has seen
     coin: Price | None = None  # what the coin that pays for gas was worth at arrival, in quote
 
     @property
@@ -42,11 +53,23 @@ class Parent(msgspec.Struct):
 
     @property
     def word(self) -> str:
-        """Its status as people are told it: one that is live may be paused."""
-        return PAUSED if self.is_live and self.paused else self.status
+        """Its status as people are told it: one that is live may be paused, or wait."""
+        if not self.is_live:
+            return self.status
+        return PAUSED if self.paused else WAITING if self.is_waiting else LIVE
 
-    def turn(self, event: Turn, working: Sequence[str]) -> None:
-        """Fold in what the client did to it. `working`: its children through which something may still happen."""
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a price, or a trade of another order, must come before it is worked."""
+        return not self.triggered_ns and (self.intent.trigger is not None or bool(self.intent.after))
+
+    @property
+    def begun_ns(self) -> int:
+        """Since when it is worked, or could be."""
+        return self.triggered_ns or self.accepted_ns
+
+    def turn(self, event: Turn, at_ns: int, working: Sequence[str]) -> None:
+        """Fold in what happened to it. `working`: its children through which something may still happen."""
         match event:
             case IntentCancelled():
                 self.cancelled = True
@@ -57,7 +80,12 @@ class Parent(msgspec.Struct):
             case IntentAmended(intent=intent):
                 if _bounds(intent) != _bounds(self.intent):
                     self.outdated = tuple(working)
+                self.best = self.best if intent.trigger == self.intent.trigger else None
                 self.intent = intent
+            case IntentTriggered(arrival=arrival):
+                self.triggered_ns, self.arrival = at_ns, arrival
+            case IntentTrailed(best=best):
+                self.best = best
 
 
 def parent_of(turn: Turn) -> str:

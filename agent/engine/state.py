@@ -55,6 +55,7 @@ class State:
         self.parents: dict[str, Parent] = {}
         self.live: dict[str, Parent] = {}  # those of them that are worked
         self.orders: dict[str, Order] = {}
+        self.groups: dict[str, list[str]] = {}  # of parents of which one cancels the others
         self.cancels: dict[str, list[str]] = {}  # order -> the orders that take it back
         self.working: dict[str, Order] = {}  # those of them through which something may still happen
         self._under: dict[str, dict[str, Order]] = {}  # the same by the parent's id, each in the order of `working`
@@ -103,6 +104,8 @@ class State:
             case IntentAccepted(intent=intent, arrival=arrival, coin=coin):
                 parent = Parent(intent, arrival, record.at_ns, zero(intent.quantity.asset), coin=coin)
                 self.parents[intent.intent_id] = self.live[intent.intent_id] = parent
+                if intent.group:
+                    self.groups.setdefault(intent.group, []).append(intent.intent_id)
             case IntentEnded() as event:
                 parent = self.parents[event.intent_id]
                 parent.status, parent.reason, parent.ended_ns = event.status, event.reason, record.at_ns
@@ -144,7 +147,7 @@ class State:
                 self.halted.pop(scope, None)
             case event if isinstance(event, Turn):
                 name = parent_of(event)
-                self.parents[name].turn(event, [order.order_id for order in self.unsettled(name)])
+                self.parents[name].turn(event, record.at_ns, [order.order_id for order in self.unsettled(name)])
             case _:
                 pass
 

@@ -31,6 +31,12 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     intent: Intent
 
 
+class SubmitAll(msgspec.Struct, frozen=True, tag=True):
+    """Orders that belong together."""
+
+    intents: tuple[Intent, ...]
+
+
 class Cancel(msgspec.Struct, frozen=True, tag=True):
     intent_id: str
 
@@ -73,7 +79,7 @@ class Status(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = Submit | Cancel | Pause | Proceed | Amend | Reconcile | Mend | Adopt | Anchor | Status
+Request = Submit | SubmitAll | Cancel | Pause | Proceed | Amend | Reconcile | Mend | Adopt | Anchor | Status
 
 _read_request = msgspec.json.Decoder(Request, dec_hook=decode_hook)
 _write = msgspec.json.Encoder(enc_hook=encode_hook)
@@ -173,6 +179,8 @@ async def _answer(desk: Desk, request: Request) -> Any:
     match request:
         case Submit(intent=intent):
             return await desk.submit(intent)
+        case SubmitAll(intents=intents):
+            return await desk.submit_all(intents)
         case Cancel(intent_id=intent_id):
             return await desk.cancel(intent_id)
         case Pause(intent_id=intent_id):

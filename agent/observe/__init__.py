@@ -157,7 +157,7 @@ def intent_cancelled(intent_id: str) -> None:
 
 
 def intent_turned(kind: str, intent_id: str, **fields: Any) -> None:
-    """What happens to an order between its beginning and its end: paused, continued, amended."""
+    """What happens to an order between its beginning and its end: paused, amended, triggered."""
     _tell(f"intent_{kind}", intent_id=intent_id, **fields)
 
 
@@ -303,7 +303,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
 }
 _PLAIN = (
     *("engine_started", "engine_stopping", "engine_stopped", "engine_failed", "journal_stopped", "client_cut_off"),
-    *("intent_paused", "intent_continued", "intent_amended"),
+    *("intent_paused", "intent_continued", "intent_amended", "intent_triggered", "intent_trailed"),
     *("intent_cancelled", "routed", "route_explained", "order_sent", "order_unknown", "gas_paid", "reconciled"),
     *("order_amended", "order_reorged", "attempt_failed", "order_in_doubt", "fill_reversed", "marked"),
     *("signature_given", "signature_refused"),

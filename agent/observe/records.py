@@ -16,6 +16,8 @@ from agent.domain.events import (
     IntentEnded,
     IntentPaused,
     IntentRefused,
+    IntentTrailed,
+    IntentTriggered,
     Marked,
     NonceAdopted,
     OrderAmended,
@@ -62,7 +64,7 @@ def recorded(record: Record) -> None:
             observe.venue_status(venue, status, reason)
         case Reconciled(checked=checked, breaks=breaks):
             observe.reconciled(checked, len(breaks))
-        case IntentPaused() | IntentContinued() | IntentAmended() as event:
+        case IntentPaused() | IntentContinued() | IntentAmended() | IntentTriggered() | IntentTrailed() as event:
             _recorded_turn_of_intent(event)
         case IntentAccepted() | IntentRefused() | IntentCancelled() | IntentEnded() | Routed() | RouteExplained() as event:
             _recorded_intent(event)
@@ -107,7 +109,7 @@ def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | I
             observe.route_explained(event)
 
 
-def _recorded_turn_of_intent(event: IntentPaused | IntentContinued | IntentAmended) -> None:
+def _recorded_turn_of_intent(event: IntentPaused | IntentContinued | IntentAmended | IntentTriggered | IntentTrailed) -> None:
     match event:
         case IntentPaused(intent_id=intent_id):
             observe.intent_turned("paused", intent_id)
@@ -115,6 +117,10 @@ def _recorded_turn_of_intent(event: IntentPaused | IntentContinued | IntentAmend
             observe.intent_turned("continued", intent_id)
         case IntentAmended(intent=intent):
             observe.intent_turned("amended", intent.intent_id, quantity=intent.quantity, deadline_ns=intent.deadline_ns)
+        case IntentTriggered(intent_id=intent_id, price=price, arrival=arrival):
+            observe.intent_turned("triggered", intent_id, price=price, arrival=arrival)
+        case IntentTrailed(intent_id=intent_id, best=best):
+            observe.intent_turned("trailed", intent_id, best=best)
 
 
 def _recorded_order(event: OrderApproved | OrderRefused | OrderSent | OrderReported | OrderFilled | GasPaid) -> None:

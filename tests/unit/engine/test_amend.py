@@ -150,5 +150,5 @@ def test_amended_it_passes_the_checks_of_a_new_order_and_never_falls_below_what_
 def test_a_price_bound_that_changed_takes_back_what_rests(changes: dict[str, Any], gone: bool) -> None:
     before = sale()
     parent = Parent(before, Price(2_683, 1), START_NS, before.quantity)
-    parent.turn(IntentAmended(msgspec.structs.replace(before, **changes)), ["p1-0"])
+    parent.turn(IntentAmended(msgspec.structs.replace(before, **changes)), START_NS, ["p1-0"])
     assert (parent.outdated == ("p1-0",)) is gone
