@@ -18,8 +18,7 @@ def room(parent: Parent, state: State) -> Amount:
     left = state.remaining(parent)
     if not _is_linked(parent):
         return left
-    committed = _sum(parent, [one.intent.quantity - state.remaining(one) for one in _members(parent, state)])
-    return min(left, _bound(parent, state) - committed)
+    return min(left, _bound(parent, state) - _committed(parent, state))
 
 
 def outranked(parent: Parent, state: State) -> str:
@@ -62,6 +61,13 @@ def left_behind(parent: Parent, state: State) -> IntentCancelled | None:
     return IntentCancelled(entry.intent.intent_id)
 
 
+def group_least(parent: Parent, state: State) -> Amount:
+    """What its quantity may not fall below, so that no more was promised in all than the largest of its group; zero without one."""
+    others = [one for one in _members(parent, state) if one is not parent]
+    committed = _committed(parent, state)
+    return committed if others and all(one.intent.quantity < committed for one in others) else zero(committed.asset)
+
+
 def brought(entry: Parent, state: State) -> Amount:
     """What an order filled so far, of the base group, less the fees that were taken in the base coin itself, rounded down."""
     asset = entry.filled.asset
@@ -81,6 +87,11 @@ def _is_linked(parent: Parent) -> bool:
 def _members(parent: Parent, state: State) -> list[Parent]:
     """All of its group, the ended ones too; without a group it stands alone."""
     return [state.parents[name] for name in state.groups.get(parent.intent.group, ())] or [parent]
+
+
+def _committed(parent: Parent, state: State) -> Amount:
+    """What it and its group have traded, or may still trade through children that are out."""
+    return _sum(parent, [one.intent.quantity - state.remaining(one) for one in _members(parent, state)])
 
 
 def _largest(parent: Parent, state: State) -> Amount:

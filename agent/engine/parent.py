@@ -94,5 +94,5 @@ def parent_of(turn: Turn) -> str:
 
 
 def _bounds(intent: Intent) -> tuple[object, ...]:
-    """What says at which price a child may rest."""
-    return (intent.slippage_bps_max,)
+    """What says at which price a child may rest, and how much of it."""
+    return intent.slippage_bps_max, intent.limit, intent.algo
