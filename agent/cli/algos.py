@@ -64,6 +64,14 @@ def chosen(name: str | None, texts: Mapping[str, str]) -> Algo | None:
     return new_algo(name, **(values | {key_of(known[key]): _value(known[key], text) for key, text in given.items()}))
 
 
+def retuned(algo: Algo, texts: Mapping[str, str]) -> Algo:
+    """The same algorithm with these parameters instead. Raises UsageError for one that it has not, or that is no value at all."""
+    known = {one.name: one for one in parameters(algo.name)}
+    if unknown := [key for key in texts if key not in known]:
+        raise UsageError(f"{algo.name} has no {unknown[0][:32]}; it has {', '.join(known)}")
+    return new_algo(algo.name, **(dict(algo.parameters) | {key_of(known[key]): _value(known[key], texts[key]) for key in texts}))
+
+
 def lasting(algo: Algo) -> int:
     """How long it works, in ns."""
     return int(dict(algo.parameters)["duration_ns"])

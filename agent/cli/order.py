@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from agent.app import refuse_unarmed, running_engine, settings_of
-from agent.cli import algos, look, words
+from agent.cli import algos, amend, look, words
 from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
 from agent.cli.outcome import (
     differences,
@@ -44,7 +44,10 @@ from agent.engine.state import State
 from agent.engine.summary import purpose, summary
 from agent.gateways import local
 
-commands = group("Submit, list, show and cancel parent orders.")
+commands = group("Submit, list, show, pause, amend and cancel parent orders.")
+commands.command("pause")(amend.pause)
+commands.command("continue")(amend.proceed)
+commands.command("amend")(amend.amend)
 
 Wish = Callable[[int], Intent]  # (now_ns) -> what the client wants
 Name = Annotated[str, typer.Argument(help="A parent's id or a child's order id.")]

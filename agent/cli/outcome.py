@@ -11,7 +11,7 @@ from agent.domain.events import Break, Routed
 from agent.domain.order import IN_DOUBT
 from agent.domain.plan import Reason
 from agent.engine.executed import order_gap
-from agent.engine.parent import LIVE
+from agent.engine.parent import UNENDED
 from agent.engine.state import State
 from agent.engine.summary import Summary
 from agent.execution.gap import PARTS, Gap, bps
@@ -76,7 +76,7 @@ def refuse(reasons: Iterable[Reason]) -> None:
 
 def exit_code(state: State, done: Sequence[Summary], breaks: Sequence[Break] | None) -> int:
     """0 only if every order was filled and nothing differs from what venues and chains say (None: they could not be asked)."""
-    if any(order.state in IN_DOUBT for order in state.working.values()) or any(one.status == LIVE for one in done):
+    if any(order.state in IN_DOUBT for order in state.working.values()) or any(one.status in UNENDED for one in done):
         return OutcomeUnknown.exit_code
     if any(one.status == "REFUSED" for one in done):
         return RefusedError.exit_code

@@ -157,6 +157,42 @@ class IntentCancelled(msgspec.Struct, frozen=True, tag=True):
     intent_id: str
 
 
+class IntentPaused(msgspec.Struct, frozen=True, tag=True):
+    """The client holds the rest for a while: nothing new is sent and what rests is taken back. Time goes on, and ends it."""
+
+    intent_id: str
+
+
+class IntentContinued(msgspec.Struct, frozen=True, tag=True):
+    """The client lets a paused order go on."""
+
+    intent_id: str
+
+
+class IntentAmended(msgspec.Struct, frozen=True, tag=True):
+    """The client changed an order while it runs: `intent` as it is from now on. When it arrived, and at what price, stays."""
+
+    intent: Intent
+
+
+class IntentTriggered(msgspec.Struct, frozen=True, tag=True):
+    """What an order waited for has come: the market was at `price`. From here on it is worked, as if it had arrived now.
+
+    `arrival`: the middle of the trusted view then, from which its slippage counts.
+    """
+
+    intent_id: str
+    price: Price
+    arrival: Price
+
+
+class IntentTrailed(msgspec.Struct, frozen=True, tag=True):
+    """The best price that a trailing stop has seen, and follows from now on."""
+
+    intent_id: str
+    best: Price
+
+
 class IntentEnded(msgspec.Struct, frozen=True, tag=True):
     """`status` is FILLED, PARTIAL, CANCELLED, EXPIRED or REFUSED."""
 
@@ -320,6 +356,9 @@ class Resumed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+Turn = IntentCancelled | IntentPaused | IntentContinued | IntentAmended | IntentTriggered | IntentTrailed  # of a live parent
+
+
 Event = (
     OrderReported
     | OrderFilled
@@ -337,7 +376,7 @@ Event = (
     | NonceAdopted
     | IntentAccepted
     | IntentRefused
-    | IntentCancelled
+    | Turn
     | IntentEnded
     | Routed
     | RouteExplained

@@ -6,6 +6,7 @@ from agent.domain.algo import Algo
 from agent.domain.amount import Amount
 from agent.domain.instrument import Side
 from agent.domain.price import Price
+from agent.domain.trigger import Trigger
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -19,6 +20,9 @@ class Intent(msgspec.Struct, frozen=True):
     arrival price was. Both before fees. `would`: where all that is left can be had at this price or better, it is taken at once.
 
     `deadline_ns`: nothing is sent after it.
+
+    `trigger`: it waits until the market has reached a price. `group`: orders of one name trade together no more than the largest
+    of them. `after`: it trades no more than that order has. See `docs/orders.md`.
     """
 
     intent_id: str
@@ -35,6 +39,9 @@ class Intent(msgspec.Struct, frozen=True):
     algo: Algo | None = None
     limit: Price | None = None
     would: Price | None = None
+    trigger: Trigger | None = None
+    group: str = ""
+    after: str = ""
 
     @property
     def base(self) -> str:

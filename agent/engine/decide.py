@@ -14,7 +14,10 @@ from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order, OrderState
 from agent.domain.plan import ChainPlan, PlaceOrder, Plan, Reason
 from agent.domain.price import Price
+from agent.engine.conditions import held
 from agent.engine.explain import Question
+from agent.engine.links import ended as ended_by_others
+from agent.engine.links import room
 from agent.engine.parent import Parent
 from agent.engine.propose import given, most_given, permission, rest, trade
 from agent.engine.state import State
@@ -47,12 +50,7 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
     if view.mid is None:
         why = "; ".join(reason.text for reason in view.untrusted) or "no venue is connected that trades it"
         reasons.append(Reason("NO_REFERENCE_PRICE", f"there is no trusted price for {intent.market}: {why}"))
-    dust = dust_of(intent, world)
-    if 0 < intent.quantity.units <= dust:
-        least = Amount(dust + 1, intent.quantity.asset)
-        reasons.append(Reason("QUANTITY_BELOW_MINIMUM", f"{intent.quantity} is below the smallest lot of any venue, {least}"))
-    if intent.algo is not None:
-        reasons.extend(refusals(intent, intent.algo, now_ns, least=dust + 1))
+    reasons.extend(unworkable(intent, world, now_ns))
     if all(account != intent.account for account, _ in state.adopted):
         reasons.append(Reason("VALIDATION_FAILED", f"this agent works no account named {intent.account[:40]!r}"))
     if halt := _halt(intent, state, world):
@@ -60,6 +58,16 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
     if reasons or view.mid is None:
         return IntentRefused(intent, tuple(reasons))
     return IntentAccepted(intent, view.mid, coin_price(world, intent.quote, now_ns))
+
+
+def unworkable(intent: Intent, world: World, begun_ns: int) -> Iterator[Reason]:
+    """Whether the wish is below what any venue trades, or its algorithm, begun then, cannot work it like that."""
+    dust = dust_of(intent, world)
+    if 0 < intent.quantity.units <= dust:
+        least = Amount(dust + 1, intent.quantity.asset)
+        yield Reason("QUANTITY_BELOW_MINIMUM", f"{intent.quantity} is below the smallest lot of any venue, {least}")
+    if intent.algo is not None:
+        yield from refusals(intent, intent.algo, begun_ns, least=dust + 1)
 
 
 def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]:
@@ -92,11 +100,16 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     waited_for = {order.plan.venue for order in flying if not _is_patient(order, intent)}
     if waited_for and waited_for - _stuck(state, world, now_ns):
         return
-    ended = _end(parent, left, state, world, rules, now_ns)
+    dust = dust_of(intent, world)
+    ended = ended_by_others(parent, dust, state) or _end(parent, left, state, world, rules, now_ns)
     if ended is not None:
         if not flying:
             yield ended
         return
+    if (instead := held(parent, dust, state, world, now_ns)) is not None:
+        yield from instead
+        return
+    left = room(parent, state)
     move = _move(parent, left, state, world, rules, now_ns)
     if move is None or _halt(intent, state, world) or _rests(parent, now_ns):
         return

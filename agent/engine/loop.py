@@ -8,37 +8,39 @@ always recorded: a clean stop waits for the sends under way, a failure keeps its
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-import msgspec
-
 from agent import observe
 from agent.domain.amount import Amount
 from agent.domain.errors import JournalError, StartRefusedError
 from agent.domain.events import (
-    BalanceAdopted,
     Break,
     EngineStarted,
     EngineStopped,
     Event,
     IntentAccepted,
+    IntentAmended,
     IntentCancelled,
+    IntentContinued,
     IntentEnded,
-    NonceAdopted,
-    Reconciled,
+    IntentPaused,
     Record,
     Resumed,
+    Turn,
 )
 from agent.domain.intent import Intent
 from agent.domain.order import Order
 from agent.domain.plan import Approved, Reason
+from agent.engine import mend
+from agent.engine.amend import refuse_amended
 from agent.engine.anchor import write_head
 from agent.engine.at_once import whole, whole_quoted
-from agent.engine.decide import accept, decide, prepare
+from agent.engine.decide import decide, prepare
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
-from agent.engine.parent import LIVE
+from agent.engine.parent import LIVE, Parent
 from agent.engine.record import Recorder
 from agent.engine.sampling import departed, sample
 from agent.engine.state import State
+from agent.engine.submit import accept_all, reasons_of
 from agent.engine.supervise import Supervisor
 from agent.engine.tend import marks, tend
 from agent.engine.world import Rules, World
@@ -251,28 +253,57 @@ class Engine:
     # -- the desk ----------------------------------------------------------------------------------------------------------
 
     async def submit(self, intent: Intent) -> tuple[Reason, ...]:
+        """Empty when accepted, else why not."""
+        return await self.submit_all((intent,))
+
+    async def submit_all(self, intents: Sequence[Intent]) -> tuple[Reason, ...]:
+        """Orders that belong together: accepted or refused together, in one append."""
         if self.is_stopping:
             return (Reason("AGENT_STOPPING", self.failure or "the agent is stopping; start it again"),)
-        answer = accept(intent, self.state, self.world, self._rules, self._clock.now_ns())
-        self._recorder.record([answer])
-        if isinstance(answer, IntentAccepted):
-            parent, now_ns = self.state.parents[intent.intent_id], self._clock.now_ns()
-            self.world.unquoted.extend(whole(parent, self.state, self.world, self._rules, now_ns))
+        now_ns = self._clock.now_ns()
+        answers = accept_all(intents, self.state, self.world, self._rules, now_ns)
+        self._recorder.record(answers)
+        for answer in answers:
+            if isinstance(answer, IntentAccepted):
+                parent = self.state.parents[answer.intent.intent_id]
+                self.world.unquoted.extend(whole(parent, self.state, self.world, self._rules, now_ns))
         await self._recorder.secured()
-        return () if isinstance(answer, IntentAccepted) else answer.reasons
+        return reasons_of(answers)
 
     async def cancel(self, intent_id: str) -> bool:
         """The rest is not traded any more; what is under way settles. False if there is no such live parent."""
+        return await self._turn(intent_id, lambda parent: None if parent.cancelled else IntentCancelled(intent_id))
+
+    async def pause(self, intent_id: str) -> bool:
+        """Nothing new is sent and what rests is taken back, until `proceed`; its deadline stays. False: no such live parent."""
+        return await self._turn(intent_id, lambda parent: None if parent.paused else IntentPaused(intent_id))
+
+    async def proceed(self, intent_id: str) -> bool:
+        """A paused parent goes on. False if there is no such live parent."""
+        return await self._turn(intent_id, lambda parent: IntentContinued(intent_id) if parent.paused else None)
+
+    async def amend(self, intent: Intent) -> tuple[Reason, ...]:
+        """A live parent is like `intent` from now on; or why not. What it is already changes nothing."""
+        if self.is_stopping:
+            return (Reason("AGENT_STOPPING", self.failure or "the agent is stopping; start it again"),)
+        reasons = refuse_amended(intent, self.state, self.world, self._rules, self._clock.now_ns())
+        if not reasons:
+            await self._turn(intent.intent_id, lambda parent: None if parent.intent == intent else IntentAmended(intent))
+        return reasons
+
+    async def _turn(self, intent_id: str, turn: Callable[[Parent], Turn | None]) -> bool:
+        """Something happens to a live parent, once: what has happened already is not journaled again."""
         parent = self.state.parents.get(intent_id)
         if parent is None or not parent.is_live or self.is_stopping:
             return False
-        if not parent.cancelled:
-            self._recorder.record([IntentCancelled(intent_id)])
+        event = turn(parent)
+        if event is not None:
+            self._recorder.record([event])
             await self._recorder.secured()
         return True
 
     def intents(self) -> Sequence[IntentView]:
-        return [IntentView(p.intent, p.status, p.filled, p.reason, tuple(p.orders)) for p in self.state.parents.values()]
+        return [IntentView(p.intent, p.word, p.filled, p.reason, tuple(p.orders)) for p in self.state.parents.values()]
 
     def order(self, order_id: str) -> Order | None:
         return self.state.orders.get(order_id)
@@ -282,53 +313,15 @@ class Engine:
 
     async def reconcile(self) -> Sequence[Break]:
         """Hold the journal against every venue and chain now. A difference counts when it stays while facts had time to arrive."""
-        found = await asyncio.gather(*(self._inquiry.check(name) for name in self._venues))
-        breaks = [one for some, _ in found for one in some]
-        if not self.is_stopping:
-            self._recorder.record([Reconciled(sum(count for _, count in found), tuple(breaks))])
-        for one in breaks:
-            observe.break_found(one)
-        return breaks
+        return await mend.reconcile(self._recorder, self._inquiry, self._venues)
 
     async def repair(self, *, is_rehearsal: bool) -> Sequence[Repair]:
-        """What can be put right without a person's word, and is, unless this is a rehearsal. Every step is journaled.
-
-        Facts that were only missing (fills, ends of orders) are booked by asking; what is left is planned from what venues say.
-        A venue that then agrees with the journal may trade again.
-        """
-        steps: list[Repair] = []
-        for name in self._venues:  # one after the other, and nothing is awaited between a look and what it leads to
-            found = await self._inquiry.repairs(name)
-            steps += found
-            if not is_rehearsal and not self.is_stopping:
-                self._recorder.record([event for one in found for event in one.events])
-        if not is_rehearsal and not self.is_stopping:
-            await self._recorder.secured()
-            differing = {one.venue for one in await self.reconcile()}
-            agreeing = [scope for scope in self.state.halted if scope in self._venues.keys() - differing]
-            if not self.is_stopping:
-                self._recorder.record([Resumed(scope, "repaired: it agrees with the journal") for scope in agreeing])
-        return steps
+        """What can be put right without a person's word, and is, unless this is a rehearsal; see `engine.mend`."""
+        return await mend.repair(self._recorder, self._inquiry, list(self._venues), is_rehearsal=is_rehearsal)
 
     async def adopt(self, reason: str) -> Sequence[Break]:
-        """A person explains the differences: the balances of now are taken over, and every halt is lifted. What stays is returned.
-
-        Nothing is taken over at a venue where an order is under way, because its differences explain themselves later.
-        """
-        breaks = await self.reconcile()
-        busy = {order.plan.venue: order.order_id for order in self.state.working.values()}
-        for one in breaks:
-            change = one.outside - one.journal
-            if one.venue in busy or self.is_stopping:
-                continue
-            if one.is_balance and change:
-                self._recorder.record([BalanceAdopted(one.account, one.venue, change, reason)])
-            elif one.is_nonce:
-                self._recorder.record([NonceAdopted(one.venue, int(one.outside.units), reason)])
-        left = await self.reconcile()
-        if not left and not self.is_stopping:
-            self._recorder.record([Resumed(scope, reason) for scope in self.state.halted if scope not in (KILL, DISK)])
-        return [_hindered(one, busy.get(one.venue, "")) for one in left]
+        """A person explains the differences: the balances of now are taken over, every halt is lifted. What stays is returned."""
+        return await mend.adopt(self._recorder, self._inquiry, list(self._venues), reason, (KILL, DISK))
 
     async def anchor(self, venue: str = "") -> Anchoring:
         """Write the journal's head into the contract of a venue on a chain; see `engine.anchor`."""
@@ -374,11 +367,3 @@ class _Open:
 
     def engaged(self) -> str:
         return ""
-
-
-def _hindered(one: Break, order_id: str) -> Break:
-    """A difference that was not taken over, with the reason."""
-    if not order_id:
-        return one
-    cause = f"{one.cause}; not taken over while order {order_id} is under way there: wait for its end, or cancel it"
-    return msgspec.structs.replace(one, cause=cause)

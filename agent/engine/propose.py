@@ -14,6 +14,7 @@ from agent.domain.instrument import PIPS, Instrument
 from agent.domain.intent import Intent
 from agent.domain.plan import Approved, ApproveToken, ChainPlan, PlaceOrder, Plan, SwapBatch
 from agent.domain.price import Price, decimal_of, price_of, worse_by
+from agent.engine.links import room
 from agent.engine.parent import Parent
 from agent.engine.state import State
 from agent.engine.world import Rules, World
@@ -188,7 +189,7 @@ def _gate(
 ) -> Iterator[OrderApproved | OrderRefused]:
     """Each plan through the gate; what passes counts at once for those after it."""
     promised: dict[tuple[str, str], int] = {}
-    remaining, in_flight = state.remaining(parent), len(state.working)
+    remaining, in_flight = room(parent, state), len(state.working)
     for plan in plans:
         account = plan.account
 

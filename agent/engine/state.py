@@ -11,7 +11,6 @@ from agent.domain.events import (
     GasPaid,
     Halted,
     IntentAccepted,
-    IntentCancelled,
     IntentEnded,
     Marked,
     NonceAdopted,
@@ -29,6 +28,7 @@ from agent.domain.events import (
     Routed,
     RouteExplained,
     Surrounded,
+    Turn,
     VenueConnected,
     VenueDisconnected,
     VenueStatus,
@@ -37,7 +37,7 @@ from agent.domain.events import (
 from agent.domain.intent import Intent
 from agent.domain.order import NEVER_SENT, REORGANISED, SETTLED, WOULD_TAKE, Attempt, Fill, Order, OrderState, after, follows
 from agent.domain.plan import CancelOrder, ChainPlan, PlaceOrder, Plan, SwapBatch
-from agent.engine.parent import LIVE, Parent
+from agent.engine.parent import LIVE, Parent, parent_of
 from agent.engine.scores import Scores
 from agent.ledger.positions import Ledger
 from agent.ledger.posting import entry, reversal
@@ -56,6 +56,7 @@ class State:
         self.parents: dict[str, Parent] = {}
         self.live: dict[str, Parent] = {}  # those of them that are worked
         self.orders: dict[str, Order] = {}
+        self.groups: dict[str, list[str]] = {}  # of parents of which one cancels the others
         self.cancels: dict[str, list[str]] = {}  # order -> the orders that take it back
         self.working: dict[str, Order] = {}  # those of them through which something may still happen
         self._under: dict[str, dict[str, Order]] = {}  # the same by the parent's id, each in the order of `working`
@@ -104,8 +105,8 @@ class State:
             case IntentAccepted(intent=intent, arrival=arrival, coin=coin):
                 parent = Parent(intent, arrival, record.at_ns, zero(intent.quantity.asset), coin=coin)
                 self.parents[intent.intent_id] = self.live[intent.intent_id] = parent
-            case IntentCancelled(intent_id=intent_id):
-                self.parents[intent_id].cancelled = True
+                if intent.group:
+                    self.groups.setdefault(intent.group, []).append(intent.intent_id)
             case IntentEnded() as event:
                 parent = self.parents[event.intent_id]
                 parent.status, parent.reason, parent.ended_ns = event.status, event.reason, record.at_ns
@@ -148,6 +149,9 @@ class State:
                 self.halted[event.scope] = event.reason
             case Resumed(scope=scope):
                 self.halted.pop(scope, None)
+            case event if isinstance(event, Turn):
+                name = parent_of(event)
+                self.parents[name].turn(event, record.at_ns, [order.order_id for order in self.unsettled(name)])
             case _:
                 pass
 

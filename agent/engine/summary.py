@@ -105,7 +105,7 @@ def summary(state: State, intent_id: str) -> Summary:
     best = singles[0] if singles else None
     return Summary(
         intent_id,
-        parent.status,
+        parent.word,
         parent.reason,
         intent.side,
         intent.quantity,

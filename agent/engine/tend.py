@@ -14,6 +14,7 @@ from agent.domain.events import AttemptApproved, Event, Marked, OrderApproved
 from agent.domain.market import ChainHead
 from agent.domain.order import RESTING, Order
 from agent.domain.plan import AnchorHead, Approved, ApproveToken, CancelOrder, CancelTransaction, ChainPlan, PlaceOrder, SwapBatch
+from agent.engine.links import unwanted as unwanted_by_others
 from agent.engine.scores import LATE_NS
 from agent.engine.state import State
 from agent.engine.work import stale, standing
@@ -69,6 +70,12 @@ def unwanted(order: Order, state: State, now_ns: int) -> str:
         return ""
     if parent.cancelled:
         return "the client cancelled"
+    if parent.paused:
+        return "the client paused"
+    if order.order_id in parent.outdated:
+        return "the client amended its price"
+    if why := unwanted_by_others(parent, state):
+        return why
     if now_ns >= parent.intent.deadline_ns:
         return "the deadline passed"
     return ""

@@ -58,7 +58,7 @@ def standing(parent: Parent, left: Amount, least: int, state: State, world: Worl
 
     return Standing(
         intent,
-        parent.accepted_ns,
+        parent.begun_ns,
         now_ns,
         parent.arrival,
         left,

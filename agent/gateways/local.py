@@ -31,8 +31,30 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
     intent: Intent
 
 
+class SubmitAll(msgspec.Struct, frozen=True, tag=True):
+    """Orders that belong together."""
+
+    intents: tuple[Intent, ...]
+
+
 class Cancel(msgspec.Struct, frozen=True, tag=True):
     intent_id: str
+
+
+class Pause(msgspec.Struct, frozen=True, tag=True):
+    intent_id: str
+
+
+class Proceed(msgspec.Struct, frozen=True, tag=True):
+    """A paused order goes on."""
+
+    intent_id: str
+
+
+class Amend(msgspec.Struct, frozen=True, tag=True):
+    """An order is like this from now on."""
+
+    intent: Intent
 
 
 class Reconcile(msgspec.Struct, frozen=True, tag=True):
@@ -57,7 +79,7 @@ class Status(msgspec.Struct, frozen=True, tag=True):
     pass
 
 
-Request = Submit | Cancel | Reconcile | Mend | Adopt | Anchor | Status
+Request = Submit | SubmitAll | Cancel | Pause | Proceed | Amend | Reconcile | Mend | Adopt | Anchor | Status
 
 _read_request = msgspec.json.Decoder(Request, dec_hook=decode_hook)
 _write = msgspec.json.Encoder(enc_hook=encode_hook)
@@ -157,8 +179,16 @@ async def _answer(desk: Desk, request: Request) -> Any:
     match request:
         case Submit(intent=intent):
             return await desk.submit(intent)
+        case SubmitAll(intents=intents):
+            return await desk.submit_all(intents)
         case Cancel(intent_id=intent_id):
             return await desk.cancel(intent_id)
+        case Pause(intent_id=intent_id):
+            return await desk.pause(intent_id)
+        case Proceed(intent_id=intent_id):
+            return await desk.proceed(intent_id)
+        case Amend(intent=intent):
+            return await desk.amend(intent)
         case Reconcile():
             return await desk.reconcile()
         case Mend(is_rehearsal=is_rehearsal):

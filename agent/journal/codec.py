@@ -17,7 +17,7 @@ from agent.domain.amount import TEXT_MAX, decode_hook, encode_hook
 from agent.domain.errors import JournalError, NumberError
 from agent.domain.events import Event, Record, Routed
 
-SCHEMA_VERSION = 2  # raised whenever an older agent could not read what a newer one writes; 2: Marked, Surrounded
+SCHEMA_VERSION = 3  # raised whenever an older agent could not read what a newer one writes; 3: an order is paused, amended, linked
 GENESIS = sha256(b"isthmus journal").hexdigest()
 BODY_MAX = 1 << 20  # bytes of one event
 AT_NS_MAX = (1 << 63) - 1

@@ -156,6 +156,11 @@ def intent_cancelled(intent_id: str) -> None:
     _tell("intent_cancelled", intent_id=intent_id)
 
 
+def intent_turned(kind: str, intent_id: str, **fields: Any) -> None:
+    """What happens to an order between its beginning and its end: paused, amended, triggered."""
+    _tell(f"intent_{kind}", intent_id=intent_id, **fields)
+
+
 def intent_ended(intent_id: str, status: str, reason: str) -> None:
     _tell("intent_ended", {"status": status}, intent_id=intent_id, reason=reason)
 
@@ -303,6 +308,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
 _PLAIN = (
     *("engine_started", "engine_stopping", "engine_stopped", "engine_failed", "journal_stopped", "client_cut_off"),
     *("intent_cancelled", "routed", "route_explained", "whole_quoted", "order_sent", "order_unknown", "gas_paid", "reconciled"),
+    *("intent_paused", "intent_continued", "intent_amended", "intent_triggered", "intent_trailed"),
     *("order_amended", "order_reorged", "attempt_failed", "order_in_doubt", "fill_reversed", "marked"),
     *("signature_given", "signature_refused"),
 )

@@ -10,9 +10,14 @@ from agent.domain.events import (
     GasPaid,
     Halted,
     IntentAccepted,
+    IntentAmended,
     IntentCancelled,
+    IntentContinued,
     IntentEnded,
+    IntentPaused,
     IntentRefused,
+    IntentTrailed,
+    IntentTriggered,
     Marked,
     NonceAdopted,
     OrderAmended,
@@ -60,6 +65,8 @@ def recorded(record: Record) -> None:
             observe.venue_status(venue, status, reason)
         case Reconciled(checked=checked, breaks=breaks):
             observe.reconciled(checked, len(breaks))
+        case IntentPaused() | IntentContinued() | IntentAmended() | IntentTriggered() | IntentTrailed() as event:
+            _recorded_turn_of_intent(event)
         case IntentAccepted() | IntentRefused() | IntentCancelled() | IntentEnded() | Routed() | RouteExplained() as event:
             _recorded_intent(event)
         case OrderApproved() | OrderRefused() | OrderSent() | OrderReported() | OrderFilled() | GasPaid() as event:
@@ -103,6 +110,20 @@ def _recorded_intent(event: IntentAccepted | IntentRefused | IntentCancelled | I
             observe.routed(event)
         case RouteExplained():
             observe.route_explained(event)
+
+
+def _recorded_turn_of_intent(event: IntentPaused | IntentContinued | IntentAmended | IntentTriggered | IntentTrailed) -> None:
+    match event:
+        case IntentPaused(intent_id=intent_id):
+            observe.intent_turned("paused", intent_id)
+        case IntentContinued(intent_id=intent_id):
+            observe.intent_turned("continued", intent_id)
+        case IntentAmended(intent=intent):
+            observe.intent_turned("amended", intent.intent_id, quantity=intent.quantity, deadline_ns=intent.deadline_ns)
+        case IntentTriggered(intent_id=intent_id, price=price, arrival=arrival):
+            observe.intent_turned("triggered", intent_id, price=price, arrival=arrival)
+        case IntentTrailed(intent_id=intent_id, best=best):
+            observe.intent_turned("trailed", intent_id, best=best)
 
 
 def _recorded_order(event: OrderApproved | OrderRefused | OrderSent | OrderReported | OrderFilled | GasPaid) -> None:

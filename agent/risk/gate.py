@@ -120,8 +120,8 @@ def refuse_intent(intent: Intent, earlier: Iterator[tuple[Intent, int]], now_ns:
     return tuple(reasons)
 
 
-def _fingerprint(intent: Intent) -> tuple[str, str, str, Amount, str]:
-    return intent.account, intent.strategy, intent.side, intent.quantity, intent.quote
+def _fingerprint(intent: Intent) -> tuple[object, ...]:
+    return intent.account, intent.strategy, intent.side, intent.quantity, intent.quote, intent.trigger
 
 
 def _reasons(plan: Plan, at: Situation) -> Iterator[Reason]:

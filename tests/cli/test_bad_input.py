@@ -65,6 +65,8 @@ TYPED = {
     "odd strategy": ((*SUBMIT, "--qty", "1", "--strategy", "a b"), 2, "--strategy"),
     "detach from nobody": ((*SUBMIT, "--qty", "1", "--detach"), 2, "needs a running agent"),
     "unknown order": (("order", "show", "nonsense"), 2, "no order 'nonsense' in the journal"),
+    "pause of nothing": (("order", "pause", "nonsense"), 2, "no live order 'nonsense'"),
+    "amend of nothing": (("order", "amend", "nonsense", "--qty", "1"), 2, "no live order 'nonsense'"),
     "cancel of nothing": (("order", "cancel", "nonsense"), 2, "no live order 'nonsense'"),
     "reconcile without a journal": (("reconcile",), 2, "no journal yet"),
     "anchor without a journal": (("audit", "anchor"), 2, "no journal yet"),

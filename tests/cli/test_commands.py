@@ -214,6 +214,12 @@ def test_a_running_agent_is_talked_to_and_stops_in_order(desk: Path, sold: dict[
         assert done.json["status"] == "FILLED"
         long = ("order", "submit", PAIR, "--side", "sell", "--qty", "8", "--slices", "8", "--every", "1m", "--detach", "--json")
         first = isthmus(*long, at=desk).json["parent"]["intent_id"]
+        assert isthmus("order", "pause", first, "--json", at=desk).json == {"status": "PAUSED", "intent_id": first}
+        amended = isthmus("order", "amend", first, "--qty", "7.5", "--json", at=desk)
+        assert amended.json["intent"]["quantity"]["amount"] == "7.5", amended
+        refused = isthmus("order", "amend", first, "--qty", "0.0001", at=desk)
+        assert (refused.code, "at least" in refused.err) == (3, True), refused
+        assert isthmus("order", "continue", first, "--json", at=desk).json == {"status": "LIVE", "intent_id": first}
         assert isthmus("order", "cancel", first, "--json", at=desk).json == {"status": "CANCELLED", "intent_id": first}
         again = isthmus(*long, "--strategy", "other", at=desk)
         assert again.code == 0, again
@@ -226,6 +232,7 @@ def test_a_running_agent_is_talked_to_and_stops_in_order(desk: Path, sold: dict[
     assert [one["status"] for one in isthmus("order", "list", "--json", at=desk).json if one["parent"]["intent_id"] == name] == [
         "LIVE"
     ]
+    assert isthmus("order", "pause", name, "--json", at=desk).json["status"] == "PAUSED", "also where no agent runs"
     assert isthmus("order", "cancel", name, "--json", at=desk).json["status"] == "CANCELLED"
 
 
