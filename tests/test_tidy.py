@@ -24,7 +24,7 @@ FLOATS = {
     # (file, enclosing function or class) -> why a float is no money there
     ("agent/domain/price.py", "bps_between"): "an opinion for reports",
     ("agent/domain/price.py", "decimal_of"): "a division of Decimals, for printing",
-    ("agent/domain/events.py", "RoutePiece"): "opinions of the router, kept with the exact amounts beside them",
+    ("agent/domain/route.py", "RoutePiece"): "opinions of the router, kept with the exact amounts beside them",
 }
 MAKERS = {
     # constructor -> where it may be called, and why

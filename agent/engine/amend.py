@@ -47,7 +47,7 @@ def _reasons(intent: Intent, parent: Parent, state: State, world: World, rules: 
     if intent.trigger != before.trigger:
         yield from _retriggered(intent, parent, world, now_ns)
     yield from refuse_intent(intent, iter(()), now_ns, rules.limits)
-    yield from unworkable(intent, world, parent.begun_ns)
+    yield from unworkable(intent, world, rules, parent.begun_ns, now_ns)
 
 
 def _retriggered(intent: Intent, parent: Parent, world: World, now_ns: int) -> Iterator[Reason]:

@@ -21,7 +21,7 @@ from agent.engine.links import room
 from agent.engine.parent import Parent
 from agent.engine.propose import given, most_given, permission, rest, trade
 from agent.engine.state import State
-from agent.engine.work import limit_of, next_move, posts, rested, standing, tighter, worth_its_gas
+from agent.engine.work import least_of, limit_of, next_move, posts, rest_easy, rested, sleeps, standing, tighter
 from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.algorithms import refusals
 from agent.execution.moves import Rest, Take
@@ -50,7 +50,7 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
     if view.mid is None:
         why = "; ".join(reason.text for reason in view.untrusted) or "no venue is connected that trades it"
         reasons.append(Reason("NO_REFERENCE_PRICE", f"there is no trusted price for {intent.market}: {why}"))
-    reasons.extend(unworkable(intent, world, now_ns))
+    reasons.extend(unworkable(intent, world, rules, now_ns, now_ns))
     if all(account != intent.account for account, _ in state.adopted):
         reasons.append(Reason("VALIDATION_FAILED", f"this agent works no account named {intent.account[:40]!r}"))
     if halt := _halt(intent, state, world):
@@ -60,20 +60,24 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
     return IntentAccepted(intent, view.mid, coin_price(world, intent.quote, now_ns))
 
 
-def unworkable(intent: Intent, world: World, begun_ns: int) -> Iterator[Reason]:
+def unworkable(intent: Intent, world: World, rules: Rules, begun_ns: int, now_ns: int) -> Iterator[Reason]:
     """Whether the wish is below what any venue trades, or its algorithm, begun then, cannot work it like that."""
     dust = dust_of(intent, world)
     if 0 < intent.quantity.units <= dust:
-        least = Amount(dust + 1, intent.quantity.asset)
-        yield Reason("QUANTITY_BELOW_MINIMUM", f"{intent.quantity} is below the smallest lot of any venue, {least}")
+        lot = Amount(dust + 1, intent.quantity.asset)
+        yield Reason("QUANTITY_BELOW_MINIMUM", f"{intent.quantity} is below the smallest lot of any venue, {lot}")
     if intent.algo is not None:
-        yield from refusals(intent, intent.algo, begun_ns, least=dust + 1)
+        mid = world.market.view(intent.market, now_ns).mid
+        least = dust + 1 if mid is None else least_of(intent, mid, world, rules, now_ns)
+        yield from refusals(intent, intent.algo, begun_ns, least=least)
 
 
 def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]:
     """What to do now, for every live parent. Called after each batch of facts and at every tick."""
     events: list[Event] = []
     for parent in state.live.values():
+        if world.sleepers and sleeps(parent, world, now_ns):
+            continue
         events.extend(_work(parent, state, world, rules, now_ns))
         if events:  # one parent at a time: what was decided must be in the state before the next one is looked at
             break
@@ -101,7 +105,8 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     if waited_for and waited_for - _stuck(state, world, now_ns):
         return
     dust = dust_of(intent, world)
-    ended = ended_by_others(parent, dust, state) or _end(parent, left, state, world, rules, now_ns)
+    least = dust + 1 if intent.algo is None else least_of(intent, parent.arrival, world, rules, now_ns)
+    ended = ended_by_others(parent, dust, state) or _end(parent, left, least, state, world, rules, now_ns)
     if ended is not None:
         if not flying:
             yield ended
@@ -109,8 +114,9 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
     if (instead := held(parent, dust, state, world, now_ns)) is not None:
         yield from instead
         return
-    left = room(parent, state)
-    move = _move(parent, left, state, world, rules, now_ns)
+    move = _move(parent, room(parent, state), least, state, world, now_ns)
+    if move is None and not flying:
+        rest_easy(parent, world, now_ns)
     if move is None or _halt(intent, state, world) or _rests(parent, now_ns):
         return
     if not (world.has_begun or world.ready.issuperset(world.profiles)):
@@ -127,12 +133,11 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
         yield from _take(parent, move, view, busy, state, world, rules, now_ns)
 
 
-def _move(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> Take | Rest | None:
+def _move(parent: Parent, left: Amount, least: int, state: State, world: World, now_ns: int) -> Take | Rest | None:
     """What is to be done next, by the algorithm or, without one, by the clock alone."""
     if parent.intent.algo is None:
         piece = due(parent.intent, left, parent.slices, parent.slice_ns, now_ns)
         return None if piece is None else Take(piece.quantity)
-    least = max(dust_of(parent.intent, world) + 1, worth_its_gas(parent, world, rules, now_ns))
     return next_move(standing(parent, left, least, state, world, now_ns))
 
 
@@ -156,7 +161,9 @@ def _take(
     if first is not None:
         yield from first
         return
-    world.unexplained.append(asked)
+    world.unexplained.append(
+        msgspec.structs.replace(asked, rests={name: one.why for name, one in resting.items()}) if resting else asked
+    )
     piece = Slice(parent.slices, move.quantity)
     yield from trade(
         parent, route, piece, view, limit, asked.charges, state, world, rules, now_ns, wanted=move.wanted, posts=resting
@@ -234,13 +241,13 @@ def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: 
     return "; ".join(reason.text for reason in route.reasons) if isinstance(route, NoRoute) else ""
 
 
-def _end(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> IntentEnded | None:
+def _end(parent: Parent, left: Amount, least: int, state: State, world: World, rules: Rules, now_ns: int) -> IntentEnded | None:
     intent = parent.intent
     done = "PARTIAL" if parent.filled else None
     if left.units < 0:
         return IntentEnded(intent.intent_id, "FILLED", f"traded {-left} more than asked")
-    if parent.filled and left.units <= dust_of(intent, world):
-        return IntentEnded(intent.intent_id, "FILLED", f"{left} is below the smallest lot" if left else "")
+    if parent.filled and left.units < least:
+        return IntentEnded(intent.intent_id, "FILLED", f"{left} is below what any venue takes" if left else "")
     if parent.cancelled:
         return IntentEnded(intent.intent_id, "CANCELLED", f"cancelled by the client with {left} left")
     if now_ns >= intent.deadline_ns:

@@ -29,6 +29,7 @@ class Question(msgspec.Struct, frozen=True):
     limit: Price | None
     rules: Rules
     charges: Mapping[str, Charge]
+    rests: Mapping[str, str] = {}  # instruments where a part rests instead of taking, and why
 
     def route(self, memo: Memo) -> Route | NoRoute:
         """The split without words."""
@@ -38,7 +39,10 @@ class Question(msgspec.Struct, frozen=True):
         """The words to it."""
         found = self._split(None, is_explained=True)
         assert isinstance(found, Route), "what was routed before is routed again"
-        whys = tuple(worded(piece.why, self.charges.get(piece.instrument.id)) for piece in found.pieces)
+        whys = tuple(
+            self.rests.get(piece.instrument.id) or worded(piece.why, self.charges.get(piece.instrument.id))
+            for piece in found.pieces
+        )
         reason = (found.unplaced_reason,) if found.unplaced_reason else ()
         return RouteExplained(self.intent_id, self.index, whys, found.alternatives, (*found.rejected, *reason))
 

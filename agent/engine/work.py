@@ -4,24 +4,27 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agent.domain.amount import Amount, Asset, group_asset, rescale_down
+from agent.domain.amount import Amount, Asset, group_asset, rescale_down, rescale_up
 from agent.domain.instrument import Instrument
+from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order
 from agent.domain.plan import PlaceOrder, SwapBatch
 from agent.domain.price import Price, worse_by
 from agent.engine.parent import Parent
 from agent.engine.state import State
-from agent.engine.world import Rules, World, gas_prices
+from agent.engine.world import Rules, Sleeper, World, gas_prices
 from agent.execution import placement
 from agent.execution.algorithms import read
 from agent.execution.moves import Move, Take
 from agent.execution.placement import Post, Sight
+from agent.execution.schedule import RETRY_NS
 from agent.execution.standing import Resting, Standing, can_take
 from agent.liquidity.depth import Depth
 from agent.market.view import Source, View
 from agent.routing.cost import Charge, gas_up
 from agent.routing.split import Route
 
+SLEEP_NS = 1_000_000_000
 LOOKED_BACK = 8  # orders of a parent, when pools that were just used are looked for
 WOULD_NS = 500_000_000  # between attempts to take all at the I-would price
 REFILL_BLOCKS = 2  # a pool that was just used is left alone for so long, for others to bring it back to the market
@@ -86,6 +89,35 @@ def next_move(stand: Standing) -> Move | None:
     return read(intent.algo).step(stand)
 
 
+def sleeps(parent: Parent, world: World, now_ns: int) -> bool:
+    """Whether nothing can be due for it yet: then the many are not looked at for the one whose time has come."""
+    found = world.sleepers.get(parent.intent.intent_id)
+    return found is not None and now_ns < found.until_ns and found.intent is parent.intent and found.stood == _stood(parent)
+
+
+def rest_easy(parent: Parent, world: World, now_ns: int) -> None:
+    """Nothing is under way, and only time makes its next slice due: let it sleep until then, or a second."""
+    intent = parent.intent
+    world.sleepers.pop(intent.intent_id, None)
+    if intent.algo is None or intent.would is not None or intent.group or intent.after:
+        return
+    table = read(intent.algo).plan(intent)
+    if table is None:
+        return
+    at = table.at(now_ns - parent.begun_ns) + 1
+    due_ns = parent.begun_ns + (table.starts_ns[at] if at < len(table.starts_ns) else read(intent.algo).duration_ns)
+    retry_ns = parent.slice_ns + RETRY_NS
+    until_ns = min(due_ns if due_ns > now_ns else intent.deadline_ns, intent.deadline_ns, now_ns + SLEEP_NS)
+    if retry_ns > now_ns:
+        until_ns = min(until_ns, retry_ns)
+    if until_ns > now_ns:
+        world.sleepers[intent.intent_id] = Sleeper(until_ns, intent, _stood(parent))
+
+
+def _stood(parent: Parent) -> tuple[int, int, int, bool, bool]:
+    return int(parent.filled.units), parent.slices, len(parent.orders), parent.cancelled, parent.paused
+
+
 def stale(stand: Standing, order: Order) -> str:
     """Why a child of an algorithm that rests should go; empty if it may stay."""
     intent, plan = stand.intent, order.plan
@@ -144,19 +176,26 @@ def rested(view: View, parent: Parent, state: State, world: World) -> View:
     return msgspec.structs.replace(view, sources=kept) if kept else view
 
 
-def worth_its_gas(parent: Parent, world: World, rules: Rules, now_ns: int) -> int:
-    """The least units of a slice where only pools trade the market: gas is at most `slice_gas_bps_max` of it. 1 where books do."""
-    intent = parent.intent
-    listed = world.market.listed(intent.market)
-    if any(one.is_book for one in listed):
-        return 1
-    prices = gas_prices(world, rules, intent.quote, now_ns)
+def least_of(intent: Intent, arrival: Price, world: World, rules: Rules, now_ns: int) -> int:
+    """The least units of a slice: what the least demanding book takes at the worst price; where only pools trade the market, so
+    much that gas is at most `slice_gas_bps_max` of it.
+    """
+    listed, group = world.market.listed(intent.market), intent.quantity.asset
+    books = [one for one in listed if one.is_book]
+    if books:
+        low = worse_by(arrival, intent.slippage_bps_max, selling=True)
+        return min(max(_lots_up(one, group), _base_for(Amount(one.notional_min, one.quote), low, group) + 1) for one in books)
     quote = group_asset(intent.quote)
+    prices = gas_prices(world, rules, intent.quote, now_ns)
     costs = [gas_up(rules.gas_base + one.gas, gas, quote) for one in listed for gas in prices.values()]
     if not costs:
         return 1
     worth = Amount(min(cost.units for cost in costs) * 10_000 // rules.slice_gas_bps_max, quote)
-    return max(_base_for(worth, parent.arrival, intent.quantity.asset), 1)
+    return max(_base_for(worth, arrival, group), 1)
+
+
+def _lots_up(found: Instrument, group: Asset) -> int:
+    return int(rescale_up(Amount(found.lot_units, found.base), group).units)
 
 
 def _rests(order: Order) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from agent.domain.instrument import Side
+from agent.domain.intent import Intent
 from agent.domain.price import Price
 from agent.engine.explain import Question
 from agent.market.view import Market
@@ -37,6 +38,14 @@ class Rules(msgspec.Struct, frozen=True):
     scoring: Scoring = Scoring()
 
 
+class Sleeper(msgspec.Struct, frozen=True):
+    """A parent as it stood when nothing was to be done, and until when only a change of it could change that."""
+
+    until_ns: int
+    intent: Intent
+    stood: tuple[int, int, int, bool, bool]
+
+
 class World(msgspec.Struct):
     """What is known of the outside and not journaled."""
 
@@ -59,6 +68,7 @@ class World(msgspec.Struct):
     new_search: Callable[[], Search] = lambda: kernel.search  # the everyday search of a memo, plain or compiled
     has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others
 
+    sleepers: dict[str, Sleeper] = {}  # parents that nothing is to be done for until their time comes
     forecaster: Forecaster | None = None  # nobody's opinion: neutral
 
     def forecast(self, market: str, horizon_ns: int) -> float | None:

@@ -48,8 +48,15 @@ def plan(own: Parameters, units: int, seed: str) -> Timetable:
 
 def step(own: Parameters, stand: Standing) -> Move | None:
     table = plan(own, int(stand.intent.quantity.units), stand.intent.intent_id)
-    kappa = _kappa(own, stand) if own.risk_aversion else None
-    return by_timetable(own, stand, table) if kappa is None else _again(own, stand, table, kappa)
+    if not own.risk_aversion:
+        return by_timetable(own, stand, table)
+    at, last = table.at(stand.elapsed_ns), table.at(stand.last_ns - stand.accepted_ns) if stand.slices else -1
+    if at <= last and stand.wanted is not None:
+        wanted = int(stand.wanted.units)
+        even = int(stand.intent.quantity.units) // over(own)
+        return towards(own, stand, wanted, even, 0, _until_ns(own, table, at))
+    kappa = _kappa(own, stand) if at > last else None
+    return by_timetable(own, stand, table) if kappa is None else _again(own, stand, table, kappa, (last, at))
 
 
 def stale(own: Parameters, stand: Standing, resting: Resting) -> str:
@@ -70,19 +77,18 @@ def weights(urgency: float, count: int) -> Sequence[float]:
     return [before - after for before, after in pairwise(left)]
 
 
-def _again(own: Parameters, stand: Standing, table: Timetable, kappa: float) -> Move | None:
-    """Planned anew from what should be left: the holdings at the end of this part, by the kappa of now."""
-    at = table.at(stand.elapsed_ns)
-    quantity, wanted = int(stand.intent.quantity.units), int(stand.wanted.units) if stand.wanted is not None else 0
-    last = table.at(stand.last_ns - stand.accepted_ns) if stand.slices else -1
-    late = wanted
-    if at > last:
-        began, ends = (min((part + 1) * own.interval_ns / own.duration_ns, 1.0) for part in (last, at))
-        rest_s = own.duration_ns * (1 - began) / SECOND_NS
-        share = _left(kappa * rest_s, (ends - began) / (1 - began)) if began < 1 else 0.0
-        wanted = max(quantity - int((quantity - wanted) * share), wanted)
-    until_ns = table.starts_ns[at + 1] if at + 1 < len(table.starts_ns) else own.duration_ns
-    return towards(own, stand, wanted, max(wanted - late, 1), late if at > last else 0, until_ns)
+def _again(own: Parameters, stand: Standing, table: Timetable, kappa: float, parts: tuple[int, int]) -> Move | None:
+    """Planned anew from what should be left: the holdings at the end of this part by the kappa of now. `parts`: last, now."""
+    quantity, before = int(stand.intent.quantity.units), int(stand.wanted.units) if stand.wanted is not None else 0
+    began, ends = (min((part + 1) * own.interval_ns / own.duration_ns, 1.0) for part in parts)
+    rest_s = own.duration_ns * (1 - began) / SECOND_NS
+    share = _left(kappa * rest_s, (ends - began) / (1 - began)) if began < 1 else 0.0
+    wanted = max(quantity - int((quantity - before) * share), before)
+    return towards(own, stand, wanted, max(wanted - before, 1), before, _until_ns(own, table, parts[1]))
+
+
+def _until_ns(own: Parameters, table: Timetable, at: int) -> int:
+    return table.starts_ns[at + 1] if at + 1 < len(table.starts_ns) else own.duration_ns
 
 
 def _kappa(own: Parameters, stand: Standing) -> float | None:

@@ -311,11 +311,8 @@ def _instrument(client: Client, markets: Mapping[str, Row], symbol: str) -> tupl
     config = client.config
     pips = config.taker_fee_pips if config.taker_fee_pips is not None else _units_up(str(market.get("taker") or "0.001"), 6)
     maker = config.maker_fee_pips if config.maker_fee_pips is not None else _maker_pips(market.get("maker"))
-    tick_units, lot_units = parse_units(tick, places), parse_units(lot, places)
-    found = Instrument(
-        client.name, symbol, base, quote, pips, tick_units, lot_units, _units_up(least, places), maker_fee_pips=maker
-    )
-    return str(market["id"]), found
+    rules = parse_units(tick, places), parse_units(lot, places), _units_up(least, places)
+    return str(market["id"]), Instrument(client.name, symbol, base, quote, pips, *rules, maker_fee_pips=maker)
 
 
 def _maker_pips(rate: Any) -> int | None:
