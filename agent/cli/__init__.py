@@ -38,6 +38,7 @@ COMMANDS = {
     "signer": ("signer", "signer", "Hold a key in a process of its own, for agents of this machine."),
     "cosigner": ("cosigner", "commands", "Be one party of a shared key (MPC): make it, hold a share, sign within a policy."),
     "record": ("record", "record", "Write an exchange's market frames to a tape for the sandbox."),
+    "replay": ("replay", "replay", "Play an order over a tape or a model of a market, in virtual time."),
     "simulate": ("simulate", "simulate", "Days of the agent with faults, in virtual time, held to its laws."),
     "sandbox": ("sandbox", "commands", "A local exchange and a local chain with the real contracts."),
 }

@@ -6,7 +6,7 @@ When an agent is running in this home folder the commands talk to it; otherwise 
 import time
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -50,6 +50,7 @@ commands.command("continue")(amend.proceed)
 commands.command("amend")(amend.amend)
 
 Wish = Callable[[int], Intent]  # (now_ns) -> what the client wants
+Draft = Callable[[str, str, str, str, int], Intent]  # (its id, account, base, quote, now_ns) -> what the client wants
 Name = Annotated[str, typer.Argument(help="A parent's id or a child's order id.")]
 Result = tuple[int, Any]
 
@@ -80,21 +81,12 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Trade a quantity over all venues. Waits until it has ended and prints what it cost."""
-    wanted = words.quantity(qty, words.pair(market))
-    pause = words.duration(every, "--every")
-    lasting = words.duration(within or "10m", "--within") if within or algo is None else algos.lasting(algo) + algos.AFTER_NS
-    prices = words.price(limit, "--limit"), words.price(would, "--would")
-    if not strategy.isidentifier() or len(strategy) > 32:
-        raise UsageError("--strategy is up to 32 letters, digits and _; choose another name")
+    draft = drafted(market, side, qty, within, slippage_bps, slices, every, rest, limit, would, algo, strategy)
     loaded = settings_of(config)
     base, quote = words.traded(words.pair(market), loaded)
-    quantity = Amount(wanted.units, group_asset(base))
 
     def wish(now_ns: int) -> Intent:
-        name, account = f"i{uuid.uuid4().hex[:10]}", loaded.settings.account
-        return Intent(
-            name, account, strategy, side, quantity, quote, slippage_bps, now_ns + lasting, slices, pause, rest, algo, *prices
-        )
+        return draft(f"i{uuid.uuid4().hex[:10]}", loaded.settings.account, base, quote, now_ns)
 
     if dry_run:
         code, found = run_async(lambda: _rehearse(loaded, wish, live=live, quiet=as_json))
@@ -108,6 +100,35 @@ def submit(
     if as_json:
         print_json(found)
     raise typer.Exit(code)
+
+
+def drafted(
+    market: str,
+    side: Literal["sell", "buy"],
+    qty: str,
+    within: str,
+    slippage_bps: int,
+    slices: int,
+    every: str,
+    rest: bool,
+    limit: str,
+    would: str,
+    algo: Algo | None,
+    strategy: str,
+) -> Draft:
+    """What the options say, but for a name, an account and the time. Raises UsageError or NumberError for what makes no sense."""
+    wanted = words.quantity(qty, words.pair(market))
+    pause = words.duration(every, "--every")
+    lasting = words.duration(within or "10m", "--within") if within or algo is None else algos.lasting(algo) + algos.AFTER_NS
+    prices = words.price(limit, "--limit"), words.price(would, "--would")
+    if not strategy.isidentifier() or len(strategy) > 32:
+        raise UsageError("--strategy is up to 32 letters, digits and _; choose another name")
+
+    def draft(name: str, account: str, base: str, quote: str, now_ns: int) -> Intent:
+        quantity, deadline_ns = Amount(wanted.units, group_asset(base)), now_ns + lasting
+        return Intent(name, account, strategy, side, quantity, quote, slippage_bps, deadline_ns, slices, pause, rest, algo, *prices)
+
+    return draft
 
 
 async def _trade(loaded: Loaded, wish: Wish, *, live: bool, quiet: bool) -> Result:

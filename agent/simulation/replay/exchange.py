@@ -131,8 +131,16 @@ def instrument_of(setting: Setting) -> Instrument:
     """The exchange's one market, as it lists it."""
     rules = setting.rules
     base, quote = (Asset(name, EXCHANGE, DECIMALS, name) for name in (setting.base, setting.quote))
-    fee_pips, least = setting.taker_fee_pips, rules.notional_units_min
-    return Instrument(EXCHANGE, setting.market, base, quote, fee_pips, rules.tick_units, rules.lot_units, least)
+    sizes = rules.tick_units, rules.lot_units, rules.notional_units_min
+    return Instrument(
+        EXCHANGE,
+        setting.market,
+        base,
+        quote,
+        setting.taker_fee_pips,
+        *sizes,
+        maker_fee_pips=setting.maker_fee_pips,
+    )
 
 
 def nobody(_news: object) -> None:

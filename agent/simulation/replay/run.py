@@ -13,6 +13,7 @@ from agent.domain.errors import RefusedError
 from agent.domain.events import IntentEnded
 from agent.domain.intent import Intent
 from agent.domain.plan import Reason
+from agent.domain.price import Price
 from agent.engine.loop import Engine
 from agent.engine.state import State
 from agent.engine.world import Rules
@@ -46,6 +47,7 @@ class Replayed(msgspec.Struct):
     rows: list[Row]
     virtual_s: float
     spent_s: float
+    last_mid: Price | None = None  # of the exchange, when the order had ended
 
     @property
     def head(self) -> str:
@@ -108,13 +110,13 @@ class World:
 def replayed(setting: Setting, wish: Wish) -> Replayed:
     """Play one order. Raises RefusedError with every reason when it is refused, UsageError for a tape that cannot be used."""
     began_s = time.perf_counter()
-    intent, state, rows = warped(_play(setting, wish))
+    intent, state, rows, mid = warped(_play(setting, wish))
     parent = state.parents[intent.intent_id]
     virtual_s = ((parent.ended_ns or state.now_ns) - parent.accepted_ns) / SECOND
-    return Replayed(intent.intent_id, state, rows, virtual_s, time.perf_counter() - began_s)
+    return Replayed(intent.intent_id, state, rows, virtual_s, time.perf_counter() - began_s, mid)
 
 
-async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row]]:
+async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row], Price | None]:
     world, rows, due_ns = World(setting), list[Row](), order_ns(setting)
     intent = wish(due_ns)
     world.fund(intent)
@@ -127,11 +129,12 @@ async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row]]
         await engine.priced(intent.market)
         await hand_in(engine, intent)
         await ended(engine, intent)
+        mid = world.mid()
     finally:
         await engine.stop("the replay is over")
         await running
         await world.end()
-    return intent, engine.state, rows
+    return intent, engine.state, rows, Price(mid.numerator, mid.denominator) if mid else None
 
 
 async def hand_in(engine: Engine, intent: Intent) -> None:
