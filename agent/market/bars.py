@@ -50,17 +50,16 @@ class _Second(msgspec.Struct):
 
 
 class Bars:
-    """Owns the last `SECONDS_MAX` seconds of one market. What comes late counts in the newest second."""
+    """Owns the last seconds of one market. What comes late counts in the newest second."""
 
-    def __init__(self) -> None:
-        self._seconds: deque[_Second] = deque(maxlen=SECONDS_MAX)
+    def __init__(self, seconds_max: int = SECONDS_MAX) -> None:
+        self._seconds: deque[_Second] = deque(maxlen=seconds_max)
         self._first_ns = 0
 
     @classmethod
     def of(cls, bars: Sequence[Bar]) -> "Bars":
         """From bars that were kept, in any order, all of them; of two for the same second the later in the sequence counts."""
-        found = cls()
-        found._seconds = deque(maxlen=max(len(bars), SECONDS_MAX))
+        found = cls(max(len(bars), SECONDS_MAX))
         for bar in sorted({bar.start_s: bar for bar in bars}.values(), key=lambda bar: bar.start_s):
             looks = int(bar.bid > 0)
             found._seconds.append(
@@ -74,7 +73,11 @@ class Bars:
         """Somebody traded on a book. Each call is one trade."""
         size = trade.lots * instrument.lot_units / 10.0**instrument.base.decimals
         price = trade.ticks * instrument.tick_units / 10.0**instrument.quote.decimals
-        second = self._second(trade.at_ns)
+        self.add(size, price, trade.at_ns)
+
+    def add(self, size: float, price: float, at_ns: int) -> None:
+        """The same in base coins and quote coins per base coin."""
+        second = self._second(at_ns)
         second.volume += size
         second.value += size * price
 
