@@ -2,9 +2,10 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.table import Table
 
@@ -15,6 +16,8 @@ from agent.domain.amount import Amount
 from agent.domain.errors import UsageError
 from agent.domain.intent import Intent
 from agent.execution.algorithms import ALGORITHMS, Parameter, key_of, parameters, read
+from agent.execution.algos import vwap
+from agent.market.bars import SECOND_NS, Bar
 
 AFTER_NS = 60_000_000_000  # what is left at the end of the duration may still be traded for so long
 SHOWN_MAX = 12  # parts of a schedule in a table
@@ -70,6 +73,16 @@ def retuned(algo: Algo, texts: Mapping[str, str]) -> Algo:
     if unknown := [key for key in texts if key not in known]:
         raise UsageError(f"{algo.name} has no {unknown[0][:32]}; it has {', '.join(known)}")
     return new_algo(algo.name, **(dict(algo.parameters) | {key_of(known[key]): _value(known[key], texts[key]) for key in texts}))
+
+
+def learnt(intent: Intent, bars: Sequence[Bar], now_ns: int) -> Intent:
+    """With the curve that the market's own past suggests, where the algorithm has one and was given none."""
+    algo = intent.algo
+    if algo is None or dict(algo.parameters).get("curve") != "":
+        return intent
+    seconds = lasting(algo) // SECOND_NS
+    curve = vwap.learnt(bars, now_ns // SECOND_NS, seconds, min(seconds // 60, vwap.POINTS_MAX))
+    return msgspec.structs.replace(intent, algo=new_algo(algo.name, **(dict(algo.parameters) | {"curve": curve})))
 
 
 def lasting(algo: Algo) -> int:

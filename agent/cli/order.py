@@ -43,6 +43,7 @@ from agent.engine.executed import order_gap, parent_gap
 from agent.engine.state import State
 from agent.engine.summary import purpose, summary
 from agent.gateways import local
+from agent.journal.bars import read_bars
 
 commands = group("Submit, list, show, pause, amend and cancel parent orders.")
 commands.command("pause")(amend.pause)
@@ -86,7 +87,8 @@ def submit(
     base, quote = words.traded(words.pair(market), loaded)
 
     def wish(now_ns: int) -> Intent:
-        return draft(f"i{uuid.uuid4().hex[:10]}", loaded.settings.account, base, quote, now_ns)
+        intent = draft(f"i{uuid.uuid4().hex[:10]}", loaded.settings.account, base, quote, now_ns)
+        return algos.learnt(intent, read_bars(loaded.home, intent.market) if intent.algo is not None else (), now_ns)
 
     if dry_run:
         code, found = run_async(lambda: _rehearse(loaded, wish, live=live, quiet=as_json))

@@ -141,7 +141,7 @@ def test_an_algorithm_shows_its_schedule_and_refuses_what_makes_no_sense(desk: P
     refused = isthmus(*wish, "--algo", "twap", "--interval", "20m", at=desk)
     assert refused.code == 3
     assert "at most 600 s" in refused.err
-    assert isthmus(*wish, "--algo", "twap", "--interval", "0s", at=desk).code == 2
+    assert isthmus(*wish, "--algo", "twap", "--interval", "0s", at=desk).code == 3
 
 
 def test_submit_tells_what_it_cost(sold: dict[str, Any]) -> None:

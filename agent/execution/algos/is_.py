@@ -38,7 +38,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     randomise_size_pct: RandomiseSize = 0
     randomise_time_pct: RandomiseTime = 0
     catch_up_pct: CatchUp = 300
-    placement: Placement = "take"
+    placement: Placement = "auto"
 
 
 @lru_cache(PLANS_MAX)

@@ -31,7 +31,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     floor_pct: Floor = 0
     cap_pct: Cap = 0
     scale_bps: Scale = 20
-    placement: Placement = "take"
+    placement: Placement = "auto"
 
 
 def step(own: Parameters, stand: Standing) -> Move | None:

@@ -22,7 +22,7 @@ from agent.market.bars import Bar
 
 DAY_S = 86_400
 BEFORE_S = 600  # how long before the order the market's pace is looked at, where the curve gives only proportions
-KNOWN_S = 60  # of that, at least
+KNOWN_S = 30  # of that, at least
 POINTS_MAX = 96
 FLATTEN = 0.2  # of a learnt curve is flat, so that a quiet minute of yesterday does not forbid this one
 Curve = Annotated[
@@ -41,7 +41,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     randomise_size_pct: RandomiseSize = 0
     randomise_time_pct: RandomiseTime = 0
     catch_up_pct: CatchUp = 300
-    placement: Placement = "take"
+    placement: Placement = "auto"
 
 
 @lru_cache(PLANS_MAX)

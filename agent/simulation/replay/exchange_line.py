@@ -13,8 +13,8 @@ from agent.domain.errors import VenueError
 from agent.domain.events import OrderFilled, OrderReported, VenueConnected
 from agent.domain.instrument import Side
 from agent.domain.market import Listed
+from agent.domain.order import WOULD_TAKE, OrderRef, OrderState
 from agent.domain.order import Fill as OurFill
-from agent.domain.order import OrderRef, OrderState
 from agent.domain.plan import Approved, CancelOrder, PlaceOrder, Signed, SignedRequest, Unsigned, VenueRequest
 from agent.ports import Clock, PrivateFact, Profile, Resting, Snapshot, VenueEvent
 from agent.simulation.drill.clock import dice
@@ -36,6 +36,8 @@ STATES: Final[dict[Status, OrderState]] = {
     "EXPIRED_IN_MATCH": OrderState.EXPIRED,
 }
 _TIMES: Final[dict[str, TimeInForce]] = {"GTC": "GTC", "IOC": "IOC", "FOK": "FOK"}
+
+TAKES_AT_ONCE = "immediately match"  # the exchange's words to an order that may only rest
 
 
 class ExchangeLine:
@@ -114,8 +116,9 @@ class ExchangeLine:
         try:
             order, fills = self._exchange.place(self._order(name, fields), now_ns)
         except Refused as refusal:
-            self._refused[name] = str(refusal)
-            return [*facts, OrderReported(name, OrderState.REJECTED, str(refusal))]
+            reason = f"{WOULD_TAKE}: {refusal}" if TAKES_AT_ONCE in str(refusal) else str(refusal)
+            self._refused[name] = reason
+            return [*facts, OrderReported(name, OrderState.REJECTED, reason)]
         return [*facts, *(OrderFilled(self._fill(fill, name)) for fill in fills), self._report(order)]
 
     def _order(self, name: str, fields: dict[str, str]) -> NewOrder:
