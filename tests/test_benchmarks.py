@@ -10,7 +10,21 @@ import pytest
 
 from agent import observe
 from agent.liquidity.depth import Depth
-from benchmarks import chart, growth, loopback, market_data, network, optimality, order_book, page, routing, signing, steps
+from benchmarks import (
+    chart,
+    growth,
+    loopback,
+    market_data,
+    network,
+    optimality,
+    order_book,
+    page,
+    parents,
+    replay,
+    routing,
+    signing,
+    steps,
+)
 from benchmarks.catalogue import about, names
 from benchmarks.markets import Shape, build_instance
 from benchmarks.measure import P99_CALLS_MIN, Result, alternately, calls_of, sample
@@ -62,6 +76,17 @@ def test_routing_without_peers() -> None:
     assert all(map(is_sane, rows))
     assert {row.peer for row in rows if row.peer_us is not None} >= set(routing.STEPS)
     assert any("python -m benchmarks peers uniswap" in row.note for row in rows)
+
+
+def test_many_parents_and_a_replay_stand_beside_their_bounds() -> None:
+    few = parents.run(20, 300)
+    assert [row.what for row in few] == ["book change to decision, 20 live parents: median"], "a p99 of so few ticks is noise"
+    assert all(map(is_sane, few))
+    assert few[0].note.partition(" ")[0].isdigit()
+    assert int(few[0].note.partition(" ")[0]) >= 5, "some parents were due, or nothing was timed"
+    rows = replay.run(20, 10)
+    assert all(map(is_sane, rows))
+    assert [row.note.partition(",")[0] for row in rows] == ["10 slices", "10 slices"]
 
 
 def test_the_network_without_peers() -> None:
