@@ -27,6 +27,7 @@ COMMANDS = {
     "quote": ("market", "quote", "What a quantity would fetch now, over all venues."),
     "route": ("market", "route", "How a quantity would be split now, and why."),
     "order": ("order", "commands", "Submit, list, show and cancel parent orders."),
+    "tca": ("tca", "many", "What orders cost against arrival, by algorithm, venue, side or strategy."),
     "venues": ("venues", "venues", "How each venue did, what routing charges for that, and who is avoided."),
     "balances": ("account", "balances", "What the journal says, beside what venues and chains say now."),
     "reconcile": ("account", "reconcile", "Hold the journal against every venue and chain."),

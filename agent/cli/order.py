@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from agent.app import refuse_unarmed, running_engine, settings_of
-from agent.cli import algos, amend, look, words
+from agent.cli import algos, amend, look, tca, words
 from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
 from agent.cli.outcome import (
     differences,
@@ -49,6 +49,8 @@ commands = group("Submit, list, show, pause, amend and cancel parent orders.")
 commands.command("pause")(amend.pause)
 commands.command("continue")(amend.proceed)
 commands.command("amend")(amend.amend)
+commands.command("tca")(tca.tca)
+commands.command("report")(tca.report)
 
 Wish = Callable[[int], Intent]  # (now_ns) -> what the client wants
 Draft = Callable[[str, str, str, str, int], Intent]  # (its id, account, base, quote, now_ns) -> what the client wants

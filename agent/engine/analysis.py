@@ -58,7 +58,7 @@ class Analysis(msgspec.Struct, frozen=True):
     reason: str
     quantity: Amount
     filled: Amount
-    accepted_ns: int
+    begun_ns: int  # when it was accepted, or what it waited for came
     ended_ns: int
     price: float | None
     price_all_in: Price | None
@@ -88,8 +88,8 @@ def analysis(state: State, intent_id: str, bars: Sequence[Bar] = ()) -> Analysis
     terms = _terms(parent)
     found = shortfall(terms, trades, int(done.gas.quote.units))
     tell = teller(terms, seen, orders, trades)
-    is_covered = seen.covers(parent.accepted_ns, until_ns, COVERED_MIN)
-    volume = seen.volume(parent.accepted_ns, until_ns) if is_covered else None
+    is_covered = seen.covers(parent.begun_ns, until_ns, COVERED_MIN)
+    volume = seen.volume(parent.begun_ns, until_ns) if is_covered else None
     on_books = sum(one.base for one in trades if one.liquidity != "pool") / 10.0**terms.base.decimals
     markouts = group("all", trades, terms, tell).markouts if trades else ()
     at_once = _at_once(parent, done, terms)
@@ -104,7 +104,7 @@ def analysis(state: State, intent_id: str, bars: Sequence[Bar] = ()) -> Analysis
         parent.reason,
         intent.quantity,
         parent.filled,
-        parent.accepted_ns,
+        parent.begun_ns,
         parent.ended_ns,
         mean_price(trades, terms),
         done.all_in_price,
@@ -120,9 +120,9 @@ def analysis(state: State, intent_id: str, bars: Sequence[Bar] = ()) -> Analysis
         parent_gap(state, intent_id),
         done.best_single_venue,
         done.improvement_bps,
-        tuple(_missing(parent, found, at_once, markouts, volume, seen.coverage(parent.accepted_ns, until_ns))),
+        tuple(_missing(parent, found, at_once, markouts, volume, seen.coverage(parent.begun_ns, until_ns))),
         points(trades, terms),
-        seen.between(parent.accepted_ns - BEFORE_NS, until_ns + AFTER_NS),
+        seen.between(parent.begun_ns - BEFORE_NS, until_ns + AFTER_NS),
     )
 
 
@@ -130,7 +130,7 @@ def algo_name(parent: Parent) -> str:
     """As `--algo` has it; `slices` or `once` without one."""
     if parent.intent.algo is None:
         return "slices" if parent.intent.slices > 1 else "once"
-    return str(parent.intent.algo.__struct_config__.tag)
+    return parent.intent.algo.name
 
 
 def _terms(parent: Parent) -> Terms:
@@ -176,7 +176,7 @@ def _at_once(parent: Parent, done: Summary, terms: Terms) -> AtOnce | None:
 
 def _benchmarks(parent: Parent, price: float | None, seen: Recorded | None, until_ns: int) -> Iterable[Benchmark]:
     """`seen` None: what the market did meanwhile is not known."""
-    span, first = (parent.accepted_ns, until_ns), parent.routes[0].mid if parent.routes else None
+    span, first = (parent.begun_ns, until_ns), parent.routes[0].mid if parent.routes else None
     inside = [bar.mid for bar in seen.between(*span) if bar.mid > 0] if seen is not None else []
 
     def against(name: str, reference: float) -> Benchmark:

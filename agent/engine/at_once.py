@@ -18,9 +18,9 @@ from agent.routing.terms import Rules as RouteRules
 
 
 def whole(parent: Parent, state: State, world: World, rules: Rules, now_ns: int) -> Iterable[Question]:
-    """The question about all of it, now; none for a parent that is traded in one go anyway."""
+    """The question about all of it, now; none for a parent that is traded in one go anyway, or waits."""
     intent = parent.intent
-    if intent.algo is None and intent.slices == 1:
+    if parent.is_waiting or (intent.algo is None and intent.slices == 1):
         return
     view = world.market.view(intent.market, now_ns)
     learnt = charges(state.scores.cards, rules.scoring, now_ns, (one.instrument for one in view.sources))
