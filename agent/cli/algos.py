@@ -132,11 +132,21 @@ def _given() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, one in words_of.items():
         whose = "" if len(users[name]) == len(ALGORITHMS) else f" [{', '.join(users[name])}]"
-        option = typer.Option(
-            f"--{name}", help=f"{one.text}{whose}", metavar=_metavar(one), rich_help_panel=PANEL, show_default=False
-        )
+        usual = {_usual(other) for user in users[name] for other in parameters(user) if other.name == name}
+        said = f" [default: {usual.pop()}]" if len(usual) == 1 and "" not in usual else ""
+        text = f"{one.text}{whose}{said}"
+        option = typer.Option(f"--{name}", help=text, metavar=_metavar(one), rich_help_panel=PANEL, show_default=False)
         found[name.replace("-", "_")] = Annotated[str, option]
     return found
+
+
+def _usual(one: Parameter) -> str:
+    """Its default as a client would write it; empty where it has none."""
+    if one.unit != "ns" or not isinstance(one.default, int):
+        return str(one.default) if one.default is not None else ""
+    units = (("m", 60 * SECOND_NS), ("s", SECOND_NS), ("ms", 10**6))
+    size, unit = next((size, unit) for unit, size in units if one.default % size == 0)
+    return f"{one.default // size}{unit}"
 
 
 def _metavar(one: Parameter) -> str:
