@@ -36,10 +36,10 @@ def measured(done: Replayed) -> Measured:
     """Raises nothing: an order that did not trade has a shortfall too."""
     found, parent = summary(done.state, done.intent_id), done.state.parents[done.intent_id]
     whole = float(decimal_of(found.quantity))
-    filled, quote = float(decimal_of(found.filled)), float(decimal_of(found.quote))
-    arrival = float(price_decimal(found.arrival_price))
+    filled, arrival = float(decimal_of(found.filled)), float(price_decimal(found.arrival_price))
     last = arrival if done.last_mid is None else float(price_decimal(done.last_mid))
-    worth = quote + (whole - filled) * last
+    price = arrival if found.all_in_price is None else float(price_decimal(found.all_in_price))
+    worth = filled * price + (whole - filled) * last
     cost = whole * arrival - worth if found.side == "sell" else worth - whole * arrival
     return Measured(
         found.status,

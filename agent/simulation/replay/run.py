@@ -20,7 +20,7 @@ from agent.engine.world import Rules
 from agent.journal.codec import Row
 from agent.journal.memory import MemoryJournal
 from agent.market.view import Market
-from agent.ports import Signer, Venue
+from agent.ports import Journal, Signer, Venue
 from agent.risk.limits import Limits
 from agent.simulation.drill.clock import WarpClock, warped
 from agent.simulation.drill.market import COIN, USDT, WETH
@@ -100,11 +100,11 @@ class World:
             held = {WETH: rescale_up(base, WETH).units, USDT: rescale_up(quote, USDT).units, COIN: COINS * 10**COIN.decimals}
             self.chain.held |= {asset: int(units) for asset, units in held.items()}
 
-    def engine(self, rows: list[Row]) -> Engine:
-        """The agent over this world, with the journal `rows`."""
+    def engine(self, journal: Journal) -> Engine:
+        """The agent over this world, with what its journal remembers."""
         signers: dict[str, Signer] = {name: PromptPlaySigner() for name in self.venues}
         limits = Limits({self.setting.quote: UNLIMITED}, {self.setting.base: UNLIMITED})
-        return Engine(MemoryJournal(rows), self.venues, signers, self.clock, Rules(limits), Market(), ACCOUNT, run_id="replay")
+        return Engine(journal, self.venues, signers, self.clock, Rules(limits), Market(), ACCOUNT, run_id="replay")
 
 
 def replayed(setting: Setting, wish: Wish) -> Replayed:
@@ -121,7 +121,7 @@ async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row],
     intent = wish(due_ns)
     world.fund(intent)
     world.begin()
-    engine = world.engine(rows)
+    engine = world.engine(MemoryJournal(rows))
     running = asyncio.create_task(engine.run())
     try:
         await engine.ready()
