@@ -13,7 +13,7 @@ from agent.domain.events import OrderFilled, OrderReported
 from agent.domain.instrument import Side
 from agent.domain.intent import Intent
 from agent.domain.market import TradePrint
-from agent.domain.order import OrderRef
+from agent.domain.order import Fill, OrderRef
 from agent.domain.order import OrderState as S
 from agent.domain.plan import Approved, CancelOrder, PlaceOrder, Signed, Unsigned, VenueRequest
 from agent.domain.price import Price
@@ -63,6 +63,14 @@ class MovingBook(ScriptedBook):
         if self.rests.pop(plan.target_id, None) is not None:
             said.insert(0, self._says(target, S.CANCELLED))
         return said
+
+    def _fill(self, plan: PlaceOrder, lots: int) -> Fill:
+        """At the order's own limit: the market may have moved on while it was under way."""
+        market, self.bid = self.bid, plan.ticks
+        try:
+            return super()._fill(plan, lots)
+        finally:
+            self.bid = market
 
     def trade(self, order_id: str, lots: int) -> None:
         """A resting order fills, in part or whole, and the stream says so."""

@@ -49,7 +49,7 @@ COMMANDS = [
     (), ("demo",), ("init",), ("doctor",), ("run",), ("quote",), ("route",), ("balances",), ("reconcile",), ("record",),
     ("venues",), ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
     ("order", "tca"), ("order", "report"), ("tca",),
-    ("order", "pause"), ("order", "continue"), ("order", "amend"),
+    ("order", "pause"), ("order", "continue"), ("order", "amend"), ("order", "bracket"), ("order", "oco"),
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),
     ("keys", "delegate"), ("keys", "ticket"), ("keys", "ticket", "export"), ("keys", "offline"), ("keys", "offline", "sign"),

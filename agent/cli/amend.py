@@ -16,11 +16,13 @@ from agent.cli.options import Config, Json, ask, run_async
 from agent.cli.outcome import refuse, started
 from agent.cli.reading import replay
 from agent.cli.show import line, print_json, short
+from agent.cli.triggers import sure
 from agent.config import Loaded
 from agent.domain.amount import Amount
 from agent.domain.errors import UsageError
 from agent.domain.intent import Intent
 from agent.domain.plan import Reason
+from agent.domain.trigger import Stop, Touched, Trigger
 from agent.engine.parent import Parent
 from agent.gateways import local
 
@@ -45,6 +47,8 @@ def amend(
     qty: Annotated[str, typer.Option("--qty", help="All of it, what was traded included.")] = "",
     within: Annotated[str, typer.Option("--within", help="Deadline from now: 30s, 20m, 2h.")] = "",
     slippage_bps: Annotated[int, typer.Option("--slippage-bps", max=5_000, help="At most this worse than at arrival.")] = 0,
+    limit: Annotated[str, typer.Option("--limit", help="Never worse than this price, before fees.")] = "",
+    stop: Annotated[str, typer.Option("--stop", help="Another price to wait for, while it waits for one.")] = "",
     duration: Annotated[str, typer.Option("--duration", help="Of its algorithm, from when it began: 10m, 2h.")] = "",
     urgency: Annotated[str, typer.Option("--urgency", help="Of its algorithm, as at --algo.")] = "",
     tune: Annotated[list[str] | None, typer.Option("--tune", help="Another parameter of its algorithm: NAME=VALUE.")] = None,
@@ -60,6 +64,10 @@ def amend(
         changes["quantity"] = Amount(words.quantity(qty, before.market).units, before.quantity.asset)
     if slippage_bps:
         changes["slippage_bps_max"] = slippage_bps
+    if limit:
+        changes["limit"] = words.price(limit, "--limit")
+    if stop:
+        changes["trigger"] = _moved(before.trigger, stop)
     if chosen := _chosen(duration, urgency, tune or []):
         if before.algo is None:
             raise UsageError("the order has no algorithm to tune; amend --qty, --slippage-bps or --within")
@@ -89,6 +97,13 @@ def live_parent(loaded: Loaded, name: str) -> Parent:
         there = f"it is {parent.status} already" if parent else "`isthmus order list` shows what there is"
         raise UsageError(f"no live order {name[:40]!r}; {there}")
     return parent
+
+
+def _moved(trigger: Trigger | None, stop: str) -> Trigger:
+    """The same trigger at another price. Raises UsageError for one that waits for none."""
+    if not isinstance(trigger, Stop | Touched):
+        raise UsageError("the order waits for no price of its own; cancel it and submit another with --stop")
+    return msgspec.structs.replace(trigger, price=sure(words.price(stop, "--stop")))
 
 
 def _turn(config: Any, request: local.Pause | local.Proceed, turn: Callable[["Engine"], Awaitable[bool]], as_json: bool) -> None:

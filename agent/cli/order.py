@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from agent.app import refuse_unarmed, running_engine, settings_of
-from agent.cli import algos, amend, look, tca, words
+from agent.cli import algos, amend, linked, look, tca, triggers, words
 from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
 from agent.cli.outcome import (
     differences,
@@ -45,12 +45,14 @@ from agent.engine.summary import purpose, summary
 from agent.gateways import local
 from agent.journal.bars import read_bars
 
-commands = group("Submit, list, show, pause, amend and cancel parent orders.")
+commands = group("Submit, link, list, show, pause, amend and cancel parent orders.")
 commands.command("pause")(amend.pause)
 commands.command("continue")(amend.proceed)
 commands.command("amend")(amend.amend)
 commands.command("tca")(tca.tca)
 commands.command("report")(tca.report)
+commands.command("bracket")(linked.bracket)
+commands.command("oco")(linked.oco)
 
 Wish = Callable[[int], Intent]  # (now_ns) -> what the client wants
 Draft = Callable[[str, str, str, str, int], Intent]  # (its id, account, base, quote, now_ns) -> what the client wants
@@ -65,7 +67,10 @@ def submit(
     side: Side,
     qty: Quantity,
     within: Annotated[
-        str, typer.Option("--within", help="Deadline from now: 30s, 20m, 2h. [default: 10m, or a minute after the algorithm's end]")
+        str,
+        typer.Option(
+            "--within", help="Deadline from now: 30s, 20m, 2h. [default: 10m, or a minute after the algorithm's end; 24h to wait]"
+        ),
     ] = "",
     slippage_bps: Annotated[int, typer.Option("--slippage-bps", min=1, max=5_000, help="At most this worse, before fees.")] = 30,
     slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="Equal parts.")] = 1,
@@ -75,6 +80,12 @@ def submit(
     would: Annotated[
         str, typer.Option("--would", help="I-would price: where all that is left can be had at it, it is taken.")
     ] = "",
+    stop: triggers.StopPrice = "",
+    take: triggers.TakePrice = "",
+    trail: triggers.Trail = "",
+    activation: triggers.Activation = "",
+    stop_by: triggers.StopBy = "mid",
+    after: Annotated[str, typer.Option("--after", help="Trade no more than this other order has traded.")] = "",
     algo: Algo | None = None,
     strategy: Annotated[str, typer.Option("--strategy", help="Name under which limits and results are kept.")] = "manual",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the route and what risk says; send nothing.")] = False,
@@ -85,11 +96,13 @@ def submit(
 ) -> None:
     """Trade a quantity over all venues. Waits until it has ended and prints what it cost."""
     draft = drafted(market, side, qty, within, slippage_bps, slices, every, rest, limit, would, algo, strategy)
+    trigger = triggers.chosen(stop, take, trail, activation, stop_by)
     loaded = settings_of(config)
     base, quote = words.traded(words.pair(market), loaded)
 
     def wish(now_ns: int) -> Intent:
         intent = draft(f"i{uuid.uuid4().hex[:10]}", loaded.settings.account, base, quote, now_ns)
+        intent = triggers.waiting(intent, trigger, after, is_timed=bool(within))
         return algos.learnt(intent, read_bars(loaded.home, intent.market) if intent.algo is not None else (), now_ns)
 
     if dry_run:

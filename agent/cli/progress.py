@@ -37,16 +37,16 @@ GRACE_NS = 60 * 10**9
 BAD = frozenset({OrderState.REJECTED, OrderState.REVERTED, OrderState.UNKNOWN, OrderState.CANCELLED, OrderState.EXPIRED})
 
 
-async def watch(events: AsyncIterator[Record], state: State, names: Names, intent_id: str = "", *, quiet: bool = False) -> None:
-    """Tell what happens until the parent has ended, or, without one, until the events end. `state` already has each event."""
-    is_shown = bool(intent_id) and not quiet
+async def watch(events: AsyncIterator[Record], state: State, names: Names, *intents: str, quiet: bool = False) -> None:
+    """Tell what happens until these parents have ended, or, without any, until the events end. `state` already has each event."""
+    is_shown = bool(intents) and not quiet
     screen = Screen(console=out, auto_refresh=False) if is_shown and out.is_terminal else None
     with screen or contextlib.nullcontext():
         pending = asyncio.ensure_future(anext(events))
         try:
             while True:
                 await asyncio.wait({pending}, timeout=REDRAW_S)
-                if not pending.done() and _has_ended(state, intent_id):
+                if not pending.done() and intents and all(_has_ended(state, one) for one in intents):
                     break
                 if pending.done():
                     if isinstance(pending.exception(), StopAsyncIteration):
@@ -56,12 +56,12 @@ async def watch(events: AsyncIterator[Record], state: State, names: Names, inten
                         _tell(record, state, names, screen)
                     pending = asyncio.ensure_future(anext(events))
                 if screen:
-                    screen.update(bar(state, intent_id), refresh=True)
+                    screen.update(bar(state, intents[0]), refresh=True)
         finally:
             pending.cancel()
             await asyncio.gather(pending, return_exceptions=True)
     if is_shown and not screen:
-        out.print(bar(state, intent_id))
+        out.print(bar(state, intents[0]))
 
 
 def _has_ended(state: State, intent_id: str) -> bool:

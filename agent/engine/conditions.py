@@ -5,7 +5,7 @@ journaled with the market's middle, and from then on it is an order like any oth
 """
 
 from agent.domain.events import Event, IntentTrailed, IntentTriggered
-from agent.engine.links import left_behind, outranked, room
+from agent.engine.links import at_stake, left_behind, outranked
 from agent.engine.parent import Parent
 from agent.engine.state import State
 from agent.engine.world import World
@@ -19,7 +19,7 @@ def held(parent: Parent, dust: int, state: State, world: World, now_ns: int) -> 
     if not parent.is_waiting:
         entry = left_behind(parent, state)
         return None if entry is None else [entry]
-    if parent.intent.after and room(parent, state).units <= dust:
+    if parent.intent.after and at_stake(parent, state).units <= dust:
         return []
     return _news(parent, world, now_ns)
 

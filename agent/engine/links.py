@@ -21,6 +21,11 @@ def room(parent: Parent, state: State) -> Amount:
     return min(left, _bound(parent, state) - _committed(parent, state))
 
 
+def at_stake(parent: Parent, state: State) -> Amount:
+    """What is left for it and its group to trade, of the base group, whoever of them has children out for it."""
+    return _bound(parent, state) - _sum(parent, [one.filled for one in _members(parent, state)])
+
+
 def outranked(parent: Parent, state: State) -> str:
     """Why it waits for another of its group, for people; empty if it does not."""
     fired = [one for one in _members(parent, state) if one.is_live and one.triggered_ns and one.intent.trigger and not one.paused]
@@ -42,10 +47,9 @@ def ended(parent: Parent, dust: int, state: State) -> IntentEnded | None:
     intent = parent.intent
     if not _is_linked(parent):
         return None
-    traded = _sum(parent, [one.filled for one in _members(parent, state)])
     entry = state.parents.get(intent.after)
-    most = _largest(parent, state) if entry is not None and entry.is_live else _bound(parent, state)
-    if (most - traded).units > dust:
+    yet = _largest(parent, state) - _bound(parent, state) if entry is not None and entry.is_live else zero(parent.filled.asset)
+    if (at_stake(parent, state) + yet).units > dust:
         return None
     is_whole = (intent.quantity - parent.filled).units <= dust
     return IntentEnded(intent.intent_id, "FILLED" if parent.filled else "CANCELLED", "" if is_whole else _why(parent, state))

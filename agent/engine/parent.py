@@ -18,6 +18,7 @@ from agent.domain.events import (
 )
 from agent.domain.intent import Intent
 from agent.domain.price import Price
+from agent.domain.trigger import is_awaited_below, level_of
 
 LIVE = "LIVE"
 PAUSED, WAITING = "PAUSED", "WAITING"
@@ -65,6 +66,20 @@ class Parent(msgspec.Struct):
     def is_waiting(self) -> bool:
         """Whether a price, or a trade of another order, must come before it is worked."""
         return not self.triggered_ns and (self.intent.trigger is not None or bool(self.intent.after))
+
+    @property
+    def waits_for(self) -> str:
+        """What must come before it is worked, for people; empty if nothing must."""
+        intent, trigger = self.intent, self.intent.trigger
+        if not self.is_waiting or not self.is_live:
+            return ""
+        first = f"for {intent.after} to trade" if intent.after else ""
+        if trigger is None:
+            return first
+        level = level_of(trigger, intent.side, self.best)
+        move = "fall" if is_awaited_below(trigger, intent.side) else "rise"
+        price = f"for the market to {move} to {level} ({trigger.by})" if level else "for the market to reach its activation"
+        return f"{first}, then {price}" if first else price
 
     @property
     def begun_ns(self) -> int:

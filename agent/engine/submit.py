@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from agent.domain.events import IntentAccepted, IntentRefused
 from agent.domain.intent import Intent
 from agent.domain.plan import Reason
-from agent.domain.trigger import Trailing
 from agent.engine.decide import accept
 from agent.engine.state import State
 from agent.engine.world import Rules, World
@@ -35,12 +34,6 @@ def reasons_of(answers: Sequence[IntentAccepted | IntentRefused]) -> tuple[Reaso
 
 def refuse_conditions(intent: Intent, together: Sequence[Intent], state: State, world: World, now_ns: int) -> Iterator[Reason]:
     """Why its trigger or its links are not sound. `together`: all wishes of the same submit."""
-    trigger = intent.trigger
-    if trigger is not None and not isinstance(trigger, Trailing):
-        view = world.market.view(intent.market, now_ns)
-        yield from refuse_trigger(intent, price_by(trigger.by, intent.side, view, world.market.last_trade))
-    else:
-        yield from refuse_trigger(intent, None)
     group = [one for one in together if one.group == intent.group]
     if intent.group in state.groups:
         yield Reason("LINK_UNSOUND", f"group {intent.group} is known already: all its orders come in one submit")
@@ -49,6 +42,19 @@ def refuse_conditions(intent: Intent, together: Sequence[Intent], state: State, 
     entry = before.get(intent.after) or (known.intent if known else None)
     is_entry_live = intent.after in before or (known is not None and known.is_live)
     yield from refuse_links(intent, group, entry, is_entry_live=is_entry_live)
+    yield from _refuse_trigger(intent, entry, world, now_ns)
+
+
+def _refuse_trigger(intent: Intent, entry: Intent | None, world: World, now_ns: int) -> Iterator[Reason]:
+    """By the market of now, or by the price that the order before it waits for."""
+    if intent.trigger is None:
+        return
+    awaited = None if entry is None else entry.limit or getattr(entry.trigger, "price", None)
+    if awaited is not None:
+        yield from refuse_trigger(intent, awaited, f"the entry {intent.after}")
+        return
+    view = world.market.view(intent.market, now_ns)
+    yield from refuse_trigger(intent, price_by(intent.trigger.by, intent.side, view, world.market.last_trade))
 
 
 def _answer(

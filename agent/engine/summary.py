@@ -106,7 +106,7 @@ def summary(state: State, intent_id: str) -> Summary:
     return Summary(
         intent_id,
         parent.word,
-        parent.reason,
+        parent.reason or parent.waits_for,
         intent.side,
         intent.quantity,
         parent.filled,

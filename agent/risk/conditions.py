@@ -12,11 +12,11 @@ MEMBERS_MAX = 16
 RANGE, REACHED, LINK = "TRIGGER_OUT_OF_RANGE", "TRIGGER_REACHED", "LINK_UNSOUND"
 
 
-def refuse_trigger(intent: Intent, price: Price | None) -> Iterator[Reason]:
-    """`price`: the market's, by the word that the trigger goes by; None if there is none.
+def refuse_trigger(intent: Intent, price: Price | None, whose: str = "the market") -> Iterator[Reason]:
+    """`price`: where the market will be when it is watched, as far as that is known, by the word that the trigger goes by.
 
-    A trigger that the market has reached already is refused, as exchanges do: who wants that wants an order without a trigger. One
-    that comes after another order is watched later, and may find it reached: then it fires at once.
+    A trigger that is reached already is refused, as exchanges do: who wants that wants an order without a trigger. One that comes
+    after another order is held against that one's price; if the market is elsewhere when its time comes, it may fire at once.
     """
     trigger = intent.trigger
     if trigger is None:
@@ -27,8 +27,6 @@ def refuse_trigger(intent: Intent, price: Price | None) -> Iterator[Reason]:
             text = f"a distance of {trigger.distance_bps} bps is not within 1 and {DISTANCE_BPS_MAX} bps: {nearest} bps"
             yield Reason(RANGE, text)
         return
-    if intent.after:
-        return
     if price is None:
         yield Reason("NO_REFERENCE_PRICE", f"there is no trusted {trigger.by} price of {intent.market}: wait, or go by another")
         return
@@ -36,7 +34,7 @@ def refuse_trigger(intent: Intent, price: Price | None) -> Iterator[Reason]:
     if is_reached(trigger.price, price, falling=falling):
         where, bound = ("below", "at most") if falling else ("above", "at least")
         value = worse_by(price, 1, selling=falling)
-        text = f"{trigger.price} is not {where} the market, which is at {price} ({trigger.by}): {bound} {value} now"
+        text = f"{trigger.price} is not {where} {whose}, which is at {price} ({trigger.by}): {bound} {value} now"
         yield Reason(REACHED, text)
 
 

@@ -21,6 +21,7 @@ from agent.journal.sqlite import SqliteJournal
 pytestmark = pytest.mark.xdist_group("mistakes")
 
 SUBMIT = ("order", "submit", "ETH/USDT", "--side", "sell")
+BRACKET = ("order", "bracket", "ETH/USDT", "--side", "buy", "--qty", "1")
 QUICK_S = 30.0  # a number that is converted first would take minutes
 
 
@@ -67,6 +68,12 @@ TYPED = {
     "unknown order": (("order", "show", "nonsense"), 2, "no order 'nonsense' in the journal"),
     "pause of nothing": (("order", "pause", "nonsense"), 2, "no live order 'nonsense'"),
     "amend of nothing": (("order", "amend", "nonsense", "--qty", "1"), 2, "no live order 'nonsense'"),
+    "two triggers": ((*SUBMIT, "--qty", "1", "--stop", "9", "--take", "10"), 2, "one price, not for --stop and --take"),
+    "activation alone": ((*SUBMIT, "--qty", "1", "--activation", "9"), 2, "--activation belongs to --trail"),
+    "trail of nothing": ((*SUBMIT, "--qty", "1", "--trail", "x"), 2, "is not a distance; write 50bps"),
+    "bracket the wrong way": ((*BRACKET, "--take-profit", "10", "--stop-loss", "20"), 2, "exchange the two prices"),
+    "bracket without a stop": ((*BRACKET, "--take-profit", "10"), 2, "name one of --stop-loss and --trail"),
+    "tune of nothing": (("order", "amend", "nonsense", "--tune", "x"), 2, "no live order"),
     "cancel of nothing": (("order", "cancel", "nonsense"), 2, "no live order 'nonsense'"),
     "reconcile without a journal": (("reconcile",), 2, "no journal yet"),
     "anchor without a journal": (("audit", "anchor"), 2, "no journal yet"),

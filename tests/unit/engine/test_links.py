@@ -4,10 +4,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from engine_kit import Run, running, warped
+from engine_kit import Habits, Run, dump, replayed, running, warped
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from linked_kit import ETH, LOT, MovingBook, bracket, order, price, settled
 
-from agent.domain.amount import parse_amount
+from agent.domain.amount import Amount, parse_amount
 from agent.domain.events import IntentAccepted, IntentRefused, IntentTriggered
 from agent.domain.intent import Intent
 from agent.domain.plan import CancelOrder
@@ -16,7 +18,7 @@ from agent.domain.trigger import Stop, Touched
 ONE = 10_000  # lots of an ETH
 FEE = 5 * 10**8 // 1_000  # of 5 ETH bought, in the coin itself
 NET = (5 * 10**8 - FEE) // LOT * LOT  # what can be sold of it, in whole lots
-LIMIT = msgspec.structs.replace
+changed = msgspec.structs.replace
 
 
 async def born(book: MovingBook, rows: Any = None) -> Run:
@@ -74,7 +76,7 @@ def test_an_exit_that_begins_ends_its_entry_and_sells_what_came_so_far() -> None
         book = MovingBook()
         async with running({"cex": book}) as run:
             entry, take, stop = bracket(rests=True)
-            take, stop = LIMIT(take, rests=False), LIMIT(stop, rests=False)
+            take, stop = changed(take, rests=False), changed(stop, rests=False)
             assert await run.engine.submit_all((entry, take, stop)) == ()
             await run.until(lambda: book.rests)
             book.trade("entry-0", 2 * ONE)
@@ -170,7 +172,7 @@ BAD: dict[str, tuple[Intent, ...]] = {
     "not known: submit both": (order("a", after="a"), order("b")),
     "trade the same": (
         order("e", strategy="x"),
-        LIMIT(
+        changed(
             order("a", after="e"),
             quantity=parse_amount("1", msgspec.structs.replace(ETH, symbol="USDT", group="USDT")),
             quote="ETH",
@@ -210,8 +212,142 @@ def test_the_largest_of_a_group_is_not_amended_below_what_the_group_has_traded()
             )
             assert await run.engine.submit_all(pair) == ()
             await run.until(lambda: book.rests)
-            assert await run.engine.amend(LIMIT(pair[1], quantity=parse_amount("1", ETH))) == ()
-            (reason,) = await run.engine.amend(LIMIT(pair[0], quantity=parse_amount("4", ETH)))
+            assert await run.engine.amend(changed(pair[1], quantity=parse_amount("1", ETH))) == ()
+            (reason,) = await run.engine.amend(changed(pair[0], quantity=parse_amount("4", ETH)))
             assert "at least 5 ETH" in reason.text, "all of it rests"
 
     warped(lived())
+
+
+def test_a_profit_at_a_limit_trades_at_it_or_better_and_a_stop_in_between_ends_it() -> None:
+    async def lived() -> None:
+        book = MovingBook()
+        async with running({"cex": book}) as run:
+            entry, _, stop = bracket(limit=price("2650"))
+            take = order("take", group="g", after="entry", limit=price("2750"), rests=True)
+            assert await run.engine.submit_all((entry, take, stop)) == ()
+            await settled(run)
+            assert statuses(run) == {"entry": "LIVE", "take": "WAITING", "stop": "WAITING"}
+            book.to(2640)
+            assert await run.engine.finished("entry") == "FILLED"
+            await settled(run)
+            assert statuses(run)["take"] == "LIVE"
+            assert not book.rests, "the market is not there"
+            book.to(2751)
+            await run.until(lambda: book.rests)
+            plan = book.plans["take-0"]
+            assert plan.ticks >= 275_000
+            book.trade("take-0", 2 * ONE)
+            await settled(run)
+            book.to(2590)
+            assert await run.engine.finished("stop") == "FILLED"
+            assert await run.engine.finished("take") == "FILLED"
+            assert book.traded("take", "stop") == NET
+
+    warped(lived())
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"stop": "2660"}, "2660 is not below the entry entry, which is at 2650"),
+        ({"take": "2640"}, "2640 is not above the entry entry, which is at 2650"),
+    ],
+)
+def test_exits_are_held_against_the_price_of_their_entry(changes: dict[str, str], text: str) -> None:
+    async def lived() -> None:
+        async with running({"cex": MovingBook()}) as run:
+            (reason,) = await run.engine.submit_all(bracket(limit=price("2650"), **changes))
+            assert text in reason.text
+
+    warped(lived())
+
+
+def test_a_paused_stop_leaves_the_other_to_trade_and_one_that_failed_too() -> None:
+    async def lived() -> None:
+        book = MovingBook()
+        async with running({"cex": book}) as run:
+            pair = (
+                order("take", group="g", trigger=Touched(price("2750"))),
+                order("stop", group="g", trigger=Stop(price("2600")), within_s=60),
+            )
+            assert await run.engine.submit_all(pair) == ()
+            assert await run.engine.pause("stop")
+            book.to(2590)
+            await settled(run, 5)
+            assert statuses(run) == {"take": "WAITING", "stop": "PAUSED"}
+            book.to(2751)
+            assert await run.engine.finished("take") == "FILLED"
+            assert await run.engine.finished("stop") == "CANCELLED"
+
+    warped(lived())
+
+
+# -- whatever happens -----------------------------------------------------------------------------------------------------
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["up", "up", "down", "price", "fill", "fill", "fill", "cancel", "pause", "kill", "wait", "amend"]),
+        st.integers(0, 2),
+        st.integers(1, 100),
+    ),
+    min_size=3,
+    max_size=14,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    moves=MOVES, seed=st.integers(0, 1_000), rests=st.tuples(st.booleans(), st.booleans()), slow=st.sampled_from([0.0, 0.4, 3.0])
+)
+def test_no_more_is_sold_than_was_bought_and_never_by_both(
+    moves: list[tuple[str, int, int]], seed: int, rests: tuple[bool, bool], slow: float
+) -> None:
+    """Any sequence of prices, fills, lost replies, cancels, pauses, amendments, kills and restarts."""
+
+    async def lived() -> None:
+        book = MovingBook(seed, Habits(sends=("reply", "reply", "quiet", "lost_done", "late"), partial=0.4, delay_s=0.3, twice=0.2))
+        book.slow_s = slow
+        entry, take, stop = bracket()
+        names = ("entry", "take", "stop")
+        run = await born(book)
+        assert await run.engine.submit_all((changed(entry, rests=rests[0]), changed(take, rests=rests[1]), stop)) == ()
+        for kind, which, number in moves:
+            name, parent = names[which], run.engine.state.parents[names[which]]
+            match kind:
+                case "up" | "down" | "price":
+                    book.to({"up": 2755, "down": 2595}.get(kind, 2550 + number * 2.5))
+                case "fill" if book.rests:
+                    target = sorted(book.rests)[which % len(book.rests)]
+                    book.trade(target, number * ONE // 20)
+                case "cancel" if number > 70:
+                    await run.engine.cancel(name)
+                case "pause":
+                    await (run.engine.proceed(name) if parent.paused else run.engine.pause(name))
+                case "amend":
+                    await run.engine.amend(changed(parent.intent, quantity=Amount(number * 10**17, ETH)))
+                case "kill":
+                    run = await born(book, await run.kill())
+                case _:
+                    pass
+            await settled(run, number / 25)
+            hold(book, run)
+        for name in names:
+            await run.engine.proceed(name)
+        await settled(run, 30)
+        hold(book, run)
+        rows = await run.stop()
+        assert dump(replayed(rows)) == dump(run.engine.state)
+
+    warped(lived())
+
+
+def hold(book: MovingBook, run: Run) -> None:
+    """The venue's own account against the promise."""
+    state = run.engine.state
+    bought, sold = book.traded("entry"), book.traded("take", "stop")
+    assert sold <= bought
+    assert bought <= state.parents["entry"].intent.quantity.units // 10**10
+    assert sold <= max(state.parents[name].intent.quantity.units for name in ("take", "stop")) // 10**10
+    assert not state.halted, state.halted

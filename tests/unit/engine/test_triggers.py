@@ -11,6 +11,7 @@ from agent.domain.algo import new_algo
 from agent.domain.events import IntentTrailed, IntentTriggered
 from agent.domain.instrument import Side
 from agent.domain.trigger import Stop, Touched, Trailing, Trigger
+from agent.engine.summary import summary
 
 
 def told(run: Run, kind: type) -> list[Any]:
@@ -41,6 +42,7 @@ def test_it_waits_until_the_market_is_there(side: Side, trigger: Trigger, quiet:
                 book.to(at)
                 await settled(run)
                 assert (parent.word, parent.orders) == ("WAITING", []), at
+                assert "for the market to" in summary(run.engine.state, "p1").reason
             book.to(fires)
             assert await run.engine.finished("p1") == "FILLED"
             (event,) = told(run, IntentTriggered)
