@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from agent.app import open_reader, running_engine, settings_of
-from agent.cli import words
+from agent.cli import algos, words
 from agent.cli.custody_told import account_told, on_chain, tell_account
 from agent.cli.options import Json, run_async
 from agent.cli.order import work
@@ -18,6 +18,7 @@ from agent.cli.run import DEMO_MARK
 from agent.cli.sandbox import Home, Kind, Seed, Tape, readable_tape, start
 from agent.cli.show import line, print_json
 from agent.config import Loaded
+from agent.domain.algo import Algo
 from agent.domain.errors import UsageError
 from agent.domain.events import Record
 from agent.domain.intent import Intent
@@ -45,13 +46,15 @@ DEADLINE_NS = 300 * 10**9
 SLIPPAGE_BPS = 50
 
 
+@algos.options
 def demo(
     chain: Kind = "anvil",
     tape: Tape = None,
     seed: Seed = 7,
     qty: Annotated[str, typer.Option("--qty", help="How much ETH to sell.")] = "40",
-    slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="In how many parts.")] = 4,
+    slices: Annotated[int, typer.Option("--slices", min=1, max=1_000, help="In how many parts, without an algorithm.")] = 4,
     every: Annotated[str, typer.Option("--every", help="Time between parts.")] = "3s",
+    algo: Algo | None = None,
     account: Annotated[Custody, typer.Option("--account", help="Who holds the coins, and how the key reaches them.")] = "eoa",
     primes: Annotated[Path | None, typer.Option("--primes", help="For mpc: primes made before, which take some minutes.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the sandbox running afterwards.")] = False,
@@ -68,7 +71,9 @@ def demo(
     group = CosignerGroup(home / "parties") if account == "mpc" else None
 
     def wish(now_ns: int) -> Intent:
-        return Intent(f"demo{seed}", "main", "demo", "sell", quantity, "USDT", SLIPPAGE_BPS, now_ns + DEADLINE_NS, slices, pause)
+        parts = (slices, pause) if algo is None else (1, 0)
+        ends_ns = now_ns + DEADLINE_NS + (algos.lasting(algo) if algo is not None else 0)
+        return Intent(f"demo{seed}", "main", "demo", "sell", quantity, "USDT", SLIPPAGE_BPS, ends_ns, *parts, algo=algo)
 
     try:
         info = start(home, spec, quiet=as_json, wallet=_shared(group, primes, quiet=as_json) if group is not None else None)

@@ -54,10 +54,7 @@ def trade(
     """
     intent = parent.intent
     told = stamped(report(route, intent.intent_id, piece.index), learnt)
-    pieces = tuple(
-        msgspec.structs.replace(one, why=posts[one.instrument].why) if one.instrument in posts else one for one in told.pieces
-    )
-    yield msgspec.structs.replace(told, pieces=pieces, mid=view.mid, decided_ns=now_ns, wanted=wanted)
+    yield msgspec.structs.replace(told, mid=view.mid, decided_ns=now_ns, wanted=wanted)
     parts = [Part(p.instrument, p.base, p.quote, p.ticks, p.lots) for p in route.pieces]
     ids = _ids(parent, state)
     terms = {

@@ -26,6 +26,8 @@ PACE_S = 60  # over which the market's pace is measured
 SIGMA_S = 300
 AWAY = 0.4  # E[max(x, 0)] of a normal x with deviation 1
 BPS = 10_000.0
+EDGE_BPS = 0.02  # less is not worth a cancel and another order
+CHANCE_MIN = 0.05
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -45,7 +47,7 @@ class Weighed(msgspec.Struct, frozen=True):
 
     @property
     def is_passive(self) -> bool:
-        return self.rest_bps < self.take_bps
+        return self.filled >= CHANCE_MIN and self.rest_bps < self.take_bps - EDGE_BPS
 
 
 class Sight(msgspec.Struct, frozen=True):

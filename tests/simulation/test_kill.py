@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from agent.domain.amount import group_asset, parse_amount, rescale_up
-from agent.domain.events import BalanceAdopted, EngineStarted, EngineStopped, Event, OrderFilled, OrderSent
+from agent.domain.events import BalanceAdopted, EngineStarted, EngineStopped, Event, OrderFilled, OrderSent, Routed
 from agent.domain.order import OrderState
 from agent.engine.state import State
 from agent.journal.sqlite import SqliteJournal
@@ -113,7 +113,7 @@ def resumed(folder: Path) -> dict[str, Any]:
     return answer
 
 
-def check(folder: Path, answer: dict[str, Any], runs: int) -> None:
+def check(folder: Path, answer: dict[str, Any], runs: int, dust: int = 10**14) -> None:
     events, state = events_of(folder), state_of(folder)
     assert answer["breaks"] == []
     (parent,) = state.parents.values()
@@ -122,7 +122,7 @@ def check(folder: Path, answer: dict[str, Any], runs: int) -> None:
     paid = [fill.paid for name in parent.orders for fill in state.orders[name].fills]
     sold = sum(rescale_up(amount, asked.asset).units for amount in paid)
     assert sold == parent.filled.units <= asked.units
-    assert asked.units - sold < 10**14, "nothing but dust below a lot of 0.0001 is left"
+    assert asked.units - sold < dust, "nothing but dust below a lot of 0.0001 is left"
     fills = [event.fill for event in events if isinstance(event, OrderFilled)]
     assert len({fill.key for fill in fills}) == len(fills)
     sends = [event.order_id for event in events if isinstance(event, OrderSent)]
@@ -148,6 +148,19 @@ def test_a_killed_agent_resumes(folder: Path, point: str) -> None:
         assert process.wait() == -signal.SIGKILL
     assert not isinstance(events_of(folder)[-1], EngineStopped)
     check(folder, resumed(folder), runs=2)
+
+
+@pytest.mark.chain
+@pytest.mark.timeout(300)
+def test_a_twap_that_is_killed_in_the_middle_goes_on(folder: Path) -> None:
+    """The command of the README, shorter."""
+    with demo(folder, "--algo", "twap", "--duration", "14s", "--interval", "1s") as process:
+        wait_for(folder, "Routed", 5, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    before = sum(isinstance(event, Routed) for event in events_of(folder))
+    check(folder, resumed(folder), runs=2, dust=2 * 10**15)  # less than an exchange's least order is left
+    assert sum(isinstance(event, Routed) for event in events_of(folder)) > before, "and it was in the middle"
 
 
 @pytest.mark.chain
