@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from agent.domain.amount import Amount, Asset, group_asset, rescale_down
-from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused
+from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused, IntentTrailed
 from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order, OrderState
 from agent.domain.plan import ChainPlan, PlaceOrder, Plan, Reason
 from agent.domain.price import Price
-from agent.engine.conditions import held
+from agent.engine.conditions import held, is_quiet
 from agent.engine.explain import Question
 from agent.engine.links import ended as ended_by_others
 from agent.engine.links import room
@@ -78,8 +78,11 @@ def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]
     for parent in state.live.values():
         if world.sleepers and sleeps(parent, world, now_ns):
             continue
+        if parent.is_waiting and is_quiet(parent, state, world, now_ns):
+            continue
         events.extend(_work(parent, state, world, rules, now_ns))
-        if events:  # one parent at a time: what was decided must be in the state before the next one is looked at
+        # one parent at a time: what was decided must be in the state before the next one is looked at, unless it moves nobody else
+        if not all(isinstance(event, IntentTrailed) for event in events):
             break
     return events
 
