@@ -26,6 +26,7 @@ from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.algorithms import refusals
 from agent.execution.moves import Rest, Take
 from agent.execution.schedule import Slice, due
+from agent.execution.standing import can_take
 from agent.market.view import View
 from agent.risk.gate import refuse_intent
 from agent.routing.scorecard import VENUE_DEGRADED, charges, degraded
@@ -149,6 +150,8 @@ def _take(
 ) -> Iterator[Event]:
     """Over all venues; an algorithm leaves out those whose chain is busy, and pools that had no time to refill."""
     intent, limit = parent.intent, tighter(limit_of(parent), move.limit, parent)
+    if intent.limit is not None and not can_take(view, limit, selling=intent.side == "sell"):
+        return  # most that have a limit wait for it: no route is looked for before the market is there
     if busy:
         view = msgspec.structs.replace(view, sources=tuple(one for one in view.sources if one.instrument.venue not in busy))
     if intent.algo is not None and not move.is_last:
