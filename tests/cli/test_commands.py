@@ -233,6 +233,14 @@ def test_a_running_agent_is_talked_to_and_stops_in_order(desk: Path, sold: dict[
         for name, word in ((take, {"LIVE", "CANCELLED"}), (stop, {"WAITING", "CANCELLED"})):
             assert isthmus("order", "show", name, "--json", at=desk).json["status"] in word
             assert isthmus("order", "cancel", name, "--json", at=desk).json["status"] == "CANCELLED"
+        two = ("order", "oco", PAIR, "--side", "sell", "--qty", "1", "--take-profit", "9000", "--trail", "500bps", "--within", "5s")
+        expired = isthmus(*two, "--json", at=desk)
+        assert [one["status"] for one in expired.json["orders"]] == ["EXPIRED", "EXPIRED"], expired
+        assert expired.code == 4, expired
+        waiting = ("order", "submit", PAIR, "--side", "sell", "--qty", "1", "--trail", "500bps", "--slippage-bps", "60", "--detach")
+        name = isthmus(*waiting, "--json", at=desk).json["parent"]["intent_id"]
+        assert "for the market to fall to" in isthmus("order", "show", name, at=desk).out
+        assert isthmus("order", "cancel", name, "--json", at=desk).json["status"] == "CANCELLED"
         again = isthmus(*long, "--strategy", "other", at=desk)
         assert again.code == 0, again
         assert isthmus("reconcile", "--json", at=desk).json["breaks"] == []
