@@ -13,12 +13,17 @@ from agent.execution.triggers import Fired, Moved, watched
 
 
 def held(parent: Parent, dust: int, state: State, world: World, now_ns: int) -> list[Event] | None:
-    """None when it is to be worked; else what is to be journaled instead, mostly nothing. `dust`: units that no venue trades."""
+    """None when it is to be worked; else what is to be journaled instead, mostly nothing. `dust`: units that no venue trades.
+
+    While all trading is halted nothing fires: when it is lifted, the market of then counts.
+    """
     if parent.paused or outranked(parent, state):
         return []
     if not parent.is_waiting:
         entry = left_behind(parent, state)
         return None if entry is None else [entry]
+    if state.halt_of():
+        return []
     if parent.intent.after and at_stake(parent, state).units <= dust:
         return []
     return _news(parent, world, now_ns)

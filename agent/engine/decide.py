@@ -232,6 +232,8 @@ def _trusted(
 def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> str:
     """What stands in the way of the rest just now, for people; empty if nothing does."""
     intent = parent.intent
+    if parent.paused or parent.is_waiting:
+        return "it was paused" if parent.paused else f"it waited {parent.waits_for}"
     if halt := _halt(intent, state, world):
         return halt
     if away := sorted(world.profiles.keys() - world.ready):
