@@ -12,9 +12,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from cli_kit import environment, isthmus
 
-from agent.cli import treasury
+from agent.cli import order, treasury
 from agent.cli.tables import GAP_WORDS
 from agent.cli.venues import COLUMNS
 from agent.config import KEYSTORE, Reconcile, Scorecard, custody_kinds, custody_module, load, wallet_section
@@ -28,6 +29,7 @@ from agent.vaults import BoundSection, Treasury, accounts_of, vault_kinds
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 MARKET_PAGE = ROOT / "docs" / "market-file.md"
+ORDERS_PAGE = ROOT / "docs" / "orders.md"
 TREASURY_PAGE = ROOT / "docs" / "treasury.md"
 KEYS_PAGE = ROOT / "docs" / "keys.md"
 BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -114,6 +116,20 @@ def test_the_page_of_keys_holds_every_kind() -> None:
     for section in sections:
         found = wallet_section(section, "docs/keys.md")
         assert not [name for name in type(found).model_fields if not re.search(rf"`{name}`|^{name} = ", text, re.MULTILINE)]
+
+
+def test_the_page_of_orders_names_every_option_and_shows_commands_that_exist() -> None:
+    text = ORDERS_PAGE.read_text(encoding="utf-8")
+    commands = typer.main.get_command(order.commands).commands  # type: ignore[attr-defined]
+    shown = [shlex.split(line) for line in text.splitlines() if line.startswith("isthmus order ")]
+    assert {words[2] for words in shown} >= {"submit", "bracket", "oco", "amend", "pause", "continue"}
+    for words in shown:
+        known = {name for option in commands[words[2]].params for name in option.opts}
+        assert [word for word in words if word.startswith("--") and word not in known] == []
+    panel = [one for one in commands["submit"].params if one.name in ("stop", "take", "trail", "activation", "stop_by", "after")]
+    options = {name for one in (*panel, *commands["oco"].params) for name in one.opts if name.startswith("--")}
+    usual = {"--side", "--qty", "--strategy", "--detach", "--config", "--live", "--json"}
+    assert [name for name in options - usual if f"`{name}" not in text] == []
 
 
 def test_the_page_of_the_treasury_holds_every_kind(tmp_path: Path) -> None:

@@ -14,7 +14,11 @@ from agent.cli.show import Names, coins, hash_short, line, named, out, short
 from agent.cli.tables import reason_lines, route_lines
 from agent.domain.events import (
     Halted,
+    IntentAmended,
+    IntentContinued,
     IntentEnded,
+    IntentPaused,
+    IntentTriggered,
     OrderApproved,
     OrderFilled,
     OrderRefused,
@@ -103,6 +107,14 @@ def story(record: Record, state: State, names: Names) -> list[RenderableType]:
             return [f"around  {name:10} {names(instrument)}: somebody traded around us, which cost {named(less)}"]
         case OrderRefused(plan=plan, reasons=reasons):
             return [f"refused {plan.order_id:10} " + "; ".join(f"{r.code}: {r.text}" for r in reasons)]
+        case IntentTriggered(intent_id=name, price=price):
+            return [f"fired   {name:10} with the market at {price}"]
+        case IntentPaused(intent_id=name):
+            return [f"paused  {name:10} nothing more is sent for now"]
+        case IntentContinued(intent_id=name):
+            return [f"goes on {name:10}"]
+        case IntentAmended(intent=intent):
+            return [f"amended {intent.intent_id:10} {intent.side} {short(intent.quantity)}"]
         case IntentEnded(intent_id=name, status=status, reason=reason) if status != "FILLED":
             return [f"ended   {name:10} {status} {reason}".rstrip()]
         case VenueDisconnected(venue=venue, reason=reason):

@@ -13,9 +13,8 @@ from agent.engine.decide import unworkable
 from agent.engine.links import group_least
 from agent.engine.parent import Parent
 from agent.engine.state import State
+from agent.engine.submit import refuse_reached
 from agent.engine.world import Rules, World
-from agent.execution.triggers import price_by
-from agent.risk.conditions import refuse_trigger
 from agent.risk.gate import refuse_intent
 
 AMENDABLE = frozenset(
@@ -45,15 +44,15 @@ def _reasons(intent: Intent, parent: Parent, state: State, world: World, rules: 
         text = f"{least} is traded or under way already: at least {least}; `isthmus order pause` takes back what rests"
         yield Reason("QUANTITY_BELOW_MINIMUM", text)
     if intent.trigger != before.trigger:
-        yield from _retriggered(intent, parent, world, now_ns)
+        yield from _retriggered(intent, parent, state, world, now_ns)
     yield from refuse_intent(intent, iter(()), now_ns, rules.limits)
     yield from unworkable(intent, world, rules, parent.begun_ns, now_ns)
 
 
-def _retriggered(intent: Intent, parent: Parent, world: World, now_ns: int) -> Iterator[Reason]:
+def _retriggered(intent: Intent, parent: Parent, state: State, world: World, now_ns: int) -> Iterator[Reason]:
     """What an order waits for may change as long as it waits, and not to nothing."""
     if intent.trigger is None or parent.intent.trigger is None or not parent.is_waiting:
         yield Reason("VALIDATION_FAILED", "only an order that waits for a price can wait for another: cancel it and submit another")
         return
-    view = world.market.view(intent.market, now_ns)
-    yield from refuse_trigger(intent, price_by(intent.trigger.by, intent.side, view, world.market.last_trade))
+    entry = state.parents.get(intent.after)
+    yield from refuse_reached(intent, None if entry is None or entry.filled else entry.intent, world, now_ns)

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from agent.domain.amount import Amount, Asset, group_asset, rescale_down
-from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused
+from agent.domain.events import Event, IntentAccepted, IntentEnded, IntentRefused, IntentTrailed
 from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order, OrderState
 from agent.domain.plan import ChainPlan, PlaceOrder, Plan, Reason
 from agent.domain.price import Price
-from agent.engine.conditions import held
+from agent.engine.conditions import held, is_quiet
 from agent.engine.explain import Question
 from agent.engine.links import ended as ended_by_others
 from agent.engine.links import room
@@ -26,6 +26,7 @@ from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.algorithms import refusals
 from agent.execution.moves import Rest, Take
 from agent.execution.schedule import Slice, due
+from agent.execution.standing import can_take
 from agent.market.view import View
 from agent.risk.gate import refuse_intent
 from agent.routing.scorecard import VENUE_DEGRADED, charges, degraded
@@ -78,8 +79,11 @@ def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]
     for parent in state.live.values():
         if world.sleepers and sleeps(parent, world, now_ns):
             continue
+        if parent.is_waiting and is_quiet(parent, state, world, now_ns):
+            continue
         events.extend(_work(parent, state, world, rules, now_ns))
-        if events:  # one parent at a time: what was decided must be in the state before the next one is looked at
+        # one parent at a time: what was decided must be in the state before the next one is looked at, unless it moves nobody else
+        if not all(isinstance(event, IntentTrailed) for event in events):
             break
     return events
 
@@ -146,6 +150,8 @@ def _take(
 ) -> Iterator[Event]:
     """Over all venues; an algorithm leaves out those whose chain is busy, and pools that had no time to refill."""
     intent, limit = parent.intent, tighter(limit_of(parent), move.limit, parent)
+    if intent.limit is not None and not can_take(view, limit, selling=intent.side == "sell"):
+        return  # most that have a limit wait for it: no route is looked for before the market is there
     if busy:
         view = msgspec.structs.replace(view, sources=tuple(one for one in view.sources if one.instrument.venue not in busy))
     if intent.algo is not None and not move.is_last:
@@ -226,6 +232,8 @@ def _trusted(
 def _hindrance(parent: Parent, left: Amount, state: State, world: World, rules: Rules, now_ns: int) -> str:
     """What stands in the way of the rest just now, for people; empty if nothing does."""
     intent = parent.intent
+    if parent.paused or parent.is_waiting:
+        return "it was paused" if parent.paused else f"it waited {parent.waits_for}"
     if halt := _halt(intent, state, world):
         return halt
     if away := sorted(world.profiles.keys() - world.ready):

@@ -42,11 +42,11 @@ def refuse_conditions(intent: Intent, together: Sequence[Intent], state: State, 
     entry = before.get(intent.after) or (known.intent if known else None)
     is_entry_live = intent.after in before or (known is not None and known.is_live)
     yield from refuse_links(intent, group, entry, is_entry_live=is_entry_live)
-    yield from _refuse_trigger(intent, entry, world, now_ns)
+    yield from refuse_reached(intent, None if known and known.filled else entry, world, now_ns)
 
 
-def _refuse_trigger(intent: Intent, entry: Intent | None, world: World, now_ns: int) -> Iterator[Reason]:
-    """By the market of now, or by the price that the order before it waits for."""
+def refuse_reached(intent: Intent, entry: Intent | None, world: World, now_ns: int) -> Iterator[Reason]:
+    """By the market of now, or by the price that the order before it, which has not traded yet, waits for."""
     if intent.trigger is None:
         return
     awaited = None if entry is None else entry.limit or getattr(entry.trigger, "price", None)

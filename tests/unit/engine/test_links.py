@@ -283,6 +283,49 @@ def test_a_paused_stop_leaves_the_other_to_trade_and_one_that_failed_too() -> No
     warped(lived())
 
 
+@pytest.mark.parametrize("moment", ["entering", "holding", "resting", "taking back", "selling"])
+def test_killed_in_any_state_it_goes_on_and_sells_once(moment: str) -> None:
+    async def lived() -> None:
+        book = MovingBook()
+        book.slow_s = 4
+        entry, _, stop = bracket(rests=True)
+        take = order("take", group="g", after="entry", limit=price("2750"), rests=True)
+        run = await born(book)
+        assert await run.engine.submit_all((entry, take, stop)) == ()
+        await run.until(lambda: book.rests)
+        book.trade("entry-0", ONE)
+        await settled(run)
+        run = await again(book, run, moment == "entering")
+        assert statuses(run) == {"entry": "LIVE", "take": "LIVE", "stop": "WAITING"}
+        book.trade("entry-0", 4 * ONE)
+        await run.until(lambda: not run.engine.state.parents["entry"].is_live)
+        run = await again(book, run, moment == "holding")
+        book.to(2751)
+        await run.until(lambda: sum(book.rests.values()) == NET // LOT)
+        for name in list(book.rests)[:1]:
+            book.trade(name, ONE // 2)
+        await settled(run)
+        run = await again(book, run, moment == "resting")
+        book.to(2590)
+        await settled(run, 1)
+        assert run.engine.state.parents["stop"].triggered_ns
+        run = await again(book, run, moment == "taking back")
+        await run.until(lambda: book.traded("stop"))
+        run = await again(book, run, moment == "selling")
+        assert await run.engine.finished("stop") == "FILLED"
+        assert await run.engine.finished("take") == "FILLED"
+        assert (book.traded("take"), book.traded("take", "stop")) == (ONE // 2 * LOT, NET)
+        rows = await run.stop()
+        assert dump(replayed(rows)) == dump(run.engine.state)
+
+    warped(lived())
+
+
+async def again(book: MovingBook, run: Run, is_now: bool) -> Run:
+    """Killed and started anew, if this is the moment."""
+    return await born(book, await run.kill()) if is_now else run
+
+
 # -- whatever happens -----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from engine_kit import START_NS, Run, replayed, running, warped
 from linked_kit import SECOND, MovingBook, order, price, settled
 
 from agent.domain.algo import new_algo
-from agent.domain.events import IntentTrailed, IntentTriggered
+from agent.domain.events import IntentTrailed, IntentTriggered, Resumed
 from agent.domain.instrument import Side
 from agent.domain.trigger import Stop, Touched, Trailing, Trigger
 from agent.engine.summary import summary
@@ -186,8 +186,29 @@ def test_it_can_be_amended_cancelled_and_expires_while_it_waits() -> None:
             assert await run.engine.cancel("p2")
             assert await run.engine.finished("p2") == "CANCELLED"
             assert await run.engine.finished("p3") == "EXPIRED"
+            assert "it waited for the market to fall to 2600 (mid)" in run.engine.state.parents["p3"].reason
             assert run.engine.state.parents["p1"].is_live
             assert await run.engine.finished("p1") == "EXPIRED"
             assert run.engine.state.now_ns >= START_NS + 90 * SECOND
+
+    warped(lived())
+
+
+def test_while_trading_is_halted_nothing_fires_and_then_the_market_of_then_counts() -> None:
+    async def lived() -> None:
+        book = MovingBook()
+        async with running({"cex": book}) as run:
+            assert await run.engine.submit(order("p1", trigger=Stop(price("2600")))) == ()
+            run.engine._recorder.halt("agent", "a person looks")
+            book.to(2590)
+            await settled(run)
+            assert run.engine.state.parents["p1"].is_waiting
+            book.to(2650)
+            await settled(run)
+            run.engine._recorder.record([Resumed("agent", "looked")])
+            await settled(run)
+            assert run.engine.state.parents["p1"].is_waiting
+            book.to(2590)
+            assert await run.engine.finished("p1") == "FILLED"
 
     warped(lived())
