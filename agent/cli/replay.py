@@ -210,7 +210,8 @@ def _many(setting: Setting, ways: dict[str, Wish], runs: int, lasting_ns: int, j
             rows.append(row)
             progress.update(task, advance=1)
     overlap = many.overlap_of(places, lasting_ns)
-    found, spent_s = many.results(rows, overlap), time.monotonic() - began_s
+    labels = dict.fromkeys(job.label for job in work)
+    found, spent_s = many.results(rows, overlap, labels), time.monotonic() - began_s
     if as_json:
         document = {"runs": runs, "separate": runs / overlap, "setting": setting, "results": found}
         print_json(document | {"rows": sorted(rows, key=lambda row: (row.label, row.seed)), "seconds": round(spent_s, 1)})
@@ -219,13 +220,13 @@ def _many(setting: Setting, ways: dict[str, Wish], runs: int, lasting_ns: int, j
 
 
 def _tell(found: Sequence[many.Result], separate: float, spent_s: float, virtual_s: float) -> None:
-    table = new_table(("cost, bps", "runs", "filled", "mean", "95 %", "median", "p5", "p95", "off plan"), ("cost, bps",))
+    table = new_table(("cost, bps", "filled", "mean", "95 %", "median", "p5", "p95", "off"), ("cost, bps",))
     for one in found:
         cost, mean = one.shortfall_bps, one.mean_bps
-        tracked = "-" if one.tracking_pct is None else f"{one.tracking_pct:.2f} %"
+        tracked = "-" if one.tracking_pct is None else f"{one.tracking_pct:.1f}%"
         between = f"{mean.low:.2f} to {mean.high:.2f}"
-        numbers = (f"{cost.mean:.2f}", between, f"{cost.median:.2f}", f"{cost.p5:.2f}", f"{cost.p95:.2f}")
-        table.add_row(one.label, str(one.runs), f"{one.filled_share:.1%}", *numbers, tracked)
+        numbers = (f"{cost.mean:.2f}", between, f"{cost.median:.2f}", f"{cost.p5:.1f}", f"{cost.p95:.1f}")
+        table.add_row(one.label, f"{one.filled_share:.0%}", *numbers, tracked)
     out.print(table)
     apart = new_table(("cost less than", "bps", "95 %", "so it is"), ("cost less than", "so it is"))
     for one in found:
@@ -233,5 +234,6 @@ def _tell(found: Sequence[many.Result], separate: float, spent_s: float, virtual
             between = f"{gap.bps.low:+.2f} to {gap.bps.high:+.2f}"
             apart.add_row(f"{one.label} - {gap.than}", f"{gap.bps.mean:+.2f}", between, gap.word)
     out.print(apart)
-    line("cost: of the whole order against arrival, after fees and gas; below zero in a difference costs less", "dim")
-    line(f"{separate:.1f} separate stretches of market; {virtual_s:,.0f} s of it in {spent_s:.1f} s", "dim")
+    line("cost: of the whole order against arrival, after fees and gas; what was not traded, as if taken at the end", "dim")
+    line("off: what was traded less what the schedule said, root of the mean square, of the order", "dim")
+    line(f"{found[0].runs} runs, {separate:.1f} separate stretches of market; {virtual_s:,.0f} s of it in {spent_s:.1f} s", "dim")

@@ -5,7 +5,7 @@ without pools. Differences are taken run by run, so that what the market did in 
 """
 
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -135,11 +135,11 @@ def quiet() -> None:
     observe.open_log(level="critical")
 
 
-def results(found: Sequence[Row], overlap: float) -> list[Result]:
-    """One for each way. `overlap`: how many neighbouring runs share their market, 1 for runs that share nothing."""
-    by_label: dict[str, dict[tuple[int, float], Measured]] = {}
+def results(found: Sequence[Row], overlap: float, labels: Iterable[str]) -> list[Result]:
+    """One for each way, in the order of `labels`. `overlap`: how many neighbouring runs share their market, 1 where none does."""
+    by_label: dict[str, dict[tuple[int, float], Measured]] = {label: {} for label in labels}
     for row in sorted(found, key=lambda one: one.seed):
-        by_label.setdefault(row.label, {})[row.seed, row.start_s] = row.done
+        by_label[row.label][row.seed, row.start_s] = row.done
     return [_result(label, mine, by_label, overlap) for label, mine in by_label.items()]
 
 
@@ -160,8 +160,8 @@ def _result(
     costs, block = [one.shortfall_bps for one in mine.values()], max(1, round(overlap))
     tracked = [one.tracking_pct for one in mine.values() if one.tracking_pct is not None]
     differences = []
-    for than in (NAIVE_MARKET, NAIVE_TWAP):
-        if than != label and than in others:
+    for than in (NAIVE_MARKET, NAIVE_TWAP) if label not in (NAIVE_MARKET, NAIVE_TWAP) else ():
+        if than in others:
             apart = [one.shortfall_bps - others[than][key].shortfall_bps for key, one in mine.items() if key in others[than]]
             gap = interval(apart, block)
             differences.append(Difference(than, gap, word(gap, len(apart) / overlap)))

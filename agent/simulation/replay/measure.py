@@ -18,9 +18,11 @@ Steps = Sequence[tuple[float, float]]  # (seconds after acceptance, share of the
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """`shortfall_bps`: all-in cost of the whole order against its arrival price, after fees and gas; what was not traded counts at
-    the last middle price. `tracking_pct`: root of the mean square, over the order's time, of what was traded less what should
-    have been, in per cent of the order; None where nothing says what should have been.
+    """`shortfall_bps`: all-in cost of the whole order against its arrival price, after fees and gas. What was not traded counts as
+    if it had been taken at once on the exchange in the end, so that nobody saves by not trading.
+
+    `tracking_pct`: root of the mean square, over the order's time, of what was traded less what should have been, in per cent of
+    the order; None where nothing says what should have been.
     """
 
     status: str
@@ -37,9 +39,8 @@ def measured(done: Replayed) -> Measured:
     found, parent = summary(done.state, done.intent_id), done.state.parents[done.intent_id]
     whole = float(decimal_of(found.quantity))
     filled, arrival = float(decimal_of(found.filled)), float(price_decimal(found.arrival_price))
-    last = arrival if done.last_mid is None else float(price_decimal(done.last_mid))
     price = arrival if found.all_in_price is None else float(price_decimal(found.all_in_price))
-    worth = filled * price + (whole - filled) * last
+    worth = filled * price + (whole - filled) * (done.rest_price or price)
     cost = whole * arrival - worth if found.side == "sell" else worth - whole * arrival
     return Measured(
         found.status,

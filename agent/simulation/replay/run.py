@@ -8,12 +8,11 @@ from fractions import Fraction
 
 import msgspec
 
-from agent.domain.amount import rescale_up
+from agent.domain.amount import Amount, rescale_up
 from agent.domain.errors import RefusedError
 from agent.domain.events import IntentEnded
 from agent.domain.intent import Intent
 from agent.domain.plan import Reason
-from agent.domain.price import Price
 from agent.engine.loop import Engine
 from agent.engine.state import State
 from agent.engine.world import Rules
@@ -25,6 +24,8 @@ from agent.risk.limits import Limits
 from agent.simulation.drill.clock import WarpClock, warped
 from agent.simulation.drill.market import COIN, USDT, WETH
 from agent.simulation.drill.play import PromptPlaySigner
+from agent.simulation.exchange.accounts import PIPS, UNITS_PER_ASSET
+from agent.simulation.exchange.matching import BUY, SELL
 from agent.simulation.replay.chain import Chain
 from agent.simulation.replay.chain_line import ChainLine
 from agent.simulation.replay.exchange import Exchange
@@ -47,7 +48,7 @@ class Replayed(msgspec.Struct):
     rows: list[Row]
     virtual_s: float
     spent_s: float
-    last_mid: Price | None = None  # of the exchange, when the order had ended
+    rest_price: float = 0.0  # what the rest would have cost or brought at once on the exchange then, after its fee; 0 without one
 
     @property
     def head(self) -> str:
@@ -75,6 +76,20 @@ class World:
         """The exchange's middle price; None while a side of its book is empty."""
         twice = self.exchange.mid_ticks_twice
         return None if twice is None else whole(twice, self.exchange.rules)
+
+    def price_at_once(self, intent: Intent, filled: Amount) -> float:
+        """What the rest of an order would trade at if it were taken from the exchange's book now, after the fee; 0 without a rest.
+
+        Where the book does not hold all of it, the whole rest counts at what it does hold.
+        """
+        exchange, rules = self.exchange, self.exchange.rules
+        left = rescale_up(intent.quantity, exchange.instrument.base) - rescale_up(filled, exchange.instrument.base)
+        lots, value = exchange.book.sweep(SELL if intent.side == "sell" else BUY, -(-left.units // rules.lot_units))
+        if left.units <= 0 or not lots:
+            return 0.0
+        price = value * rules.tick_units / (lots * UNITS_PER_ASSET)
+        kept = 1 - exchange.venue.accounts.taker_fee_pips / PIPS
+        return price * kept if intent.side == "sell" else price / kept
 
     def begin(self) -> None:
         """From now on time passes there."""
@@ -110,13 +125,13 @@ class World:
 def replayed(setting: Setting, wish: Wish) -> Replayed:
     """Play one order. Raises RefusedError with every reason when it is refused, UsageError for a tape that cannot be used."""
     began_s = time.perf_counter()
-    intent, state, rows, mid = warped(_play(setting, wish))
+    intent, state, rows, rest_price = warped(_play(setting, wish))
     parent = state.parents[intent.intent_id]
     virtual_s = ((parent.ended_ns or state.now_ns) - parent.accepted_ns) / SECOND
-    return Replayed(intent.intent_id, state, rows, virtual_s, time.perf_counter() - began_s, mid)
+    return Replayed(intent.intent_id, state, rows, virtual_s, time.perf_counter() - began_s, rest_price)
 
 
-async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row], Price | None]:
+async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row], float]:
     world, rows, due_ns = World(setting), list[Row](), order_ns(setting)
     intent = wish(due_ns)
     world.fund(intent)
@@ -129,12 +144,12 @@ async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row],
         await engine.priced(intent.market)
         await hand_in(engine, intent)
         await ended(engine, intent)
-        mid = world.mid()
+        rest_price = world.price_at_once(intent, engine.state.parents[intent.intent_id].filled)
     finally:
         await engine.stop("the replay is over")
         await running
         await world.end()
-    return intent, engine.state, rows, Price(mid.numerator, mid.denominator) if mid else None
+    return intent, engine.state, rows, rest_price
 
 
 async def hand_in(engine: Engine, intent: Intent) -> None:

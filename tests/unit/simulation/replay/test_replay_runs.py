@@ -16,6 +16,7 @@ from agent.domain.amount import group_asset, parse_amount, rescale_down, zero
 from agent.domain.errors import JournalError, RefusedError, UsageError
 from agent.domain.intent import Intent
 from agent.domain.order import OrderState
+from agent.domain.price import Price
 from agent.engine.state import State
 from agent.engine.summary import summary
 from agent.journal.codec import Row, decode
@@ -229,22 +230,18 @@ def test_the_cost_of_a_filled_order_is_its_distance_from_arrival(side: str) -> N
     assert 0 < numbers.tracking_pct < 20
 
 
-def test_what_was_not_traded_costs_what_it_would_now(tape: Path) -> None:
-    """Nothing can be had at that limit: all of the cost is what the market did meanwhile."""
-    never = wish("5", seconds=8, slippage_bps_max=1, limit=None)
-    done = replayed(msgspec.structs.replace(SOON, tape=str(tape), taker_fee_pips=1_000), lambda at: with_limit(never(at)))
+def test_what_was_not_traded_counts_as_if_it_were_taken_in_the_end() -> None:
+    """Nothing can be had at that limit. Then the cost is what the exchange's book gives, and its fee of 10 bps with it."""
+    never = wish("5", seconds=8, limit=Price(3_000, 1))
+    done = replayed(SOON, never)
     numbers, parent = measured(done), done.state.parents["r7"]
     assert (numbers.status, numbers.filled_share, numbers.orders) == ("EXPIRED", 0, 0)
-    assert done.last_mid is not None
-    drift = (int(done.last_mid.num) / int(done.last_mid.den)) / (int(parent.arrival.num) / int(parent.arrival.den)) - 1
-    assert numbers.shortfall_bps == pytest.approx(-drift * 1e4)
+    arrival = int(parent.arrival.num) / int(parent.arrival.den)
+    assert numbers.shortfall_bps == pytest.approx((arrival - done.rest_price) / arrival * 1e4)
+    again = replayed(msgspec.structs.replace(SOON, taker_fee_pips=0), never)
+    assert numbers.shortfall_bps - measured(again).shortfall_bps == pytest.approx(10, abs=0.1)
     assert numbers.tracking_pct is None
-
-
-def with_limit(intent: Intent) -> Intent:
-    from agent.domain.price import Price
-
-    return msgspec.structs.replace(intent, limit=Price(3_000, 1))
+    assert replayed(SOON, wish("5")).rest_price == 0, "nothing was left"
 
 
 # -- refused -------------------------------------------------------------------------------------------------------------
