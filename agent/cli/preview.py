@@ -37,6 +37,7 @@ from agent.market.bars import SECOND_NS, SECONDS_MAX, Bars
 MEASURE_S_MAX = 600
 SLICES_MAX = 1_000
 DEFAULT_S = 1_800.0  # where the market does not say what would be moderate
+GAS_BPS_MAX = 25.0
 PART_MAX = 0.25  # beyond it the square-root law promises too little
 PARTS = (
     ("half the spread", "spread_bps"),
@@ -233,4 +234,6 @@ def _note(found: Previewed, coins: float) -> str:
         return "no trade was seen: participation and impact are not known; measure longer with --measure"
     if participation(coins, lasting_s, rate) > PART_MAX:
         return f"so large a part of the market costs more than this; {span(shortest_s(coins, rate))} would be 10 % of it"
+    if found.expected.gas_bps > GAS_BPS_MAX:
+        return "gas weighs more than all else: choose a longer --interval, so that slices are larger"
     return ""
