@@ -50,7 +50,7 @@ pools = [{{ protocol = "v2", base = "WETH", quote = "USDT", address = "0x{"0e" *
 COMMANDS = [
     (), ("demo",), ("init",), ("doctor",), ("run",), ("quote",), ("route",), ("balances",), ("reconcile",), ("record",),
     ("venues",), ("order",), ("order", "submit"), ("order", "list"), ("order", "show"), ("order", "cancel"),
-    ("order", "tca"), ("order", "report"), ("tca",),
+    ("order", "tca"), ("order", "report"), ("order", "preview"), ("tca",),
     ("order", "pause"), ("order", "continue"), ("order", "amend"), ("order", "bracket"), ("order", "oco"),
     ("kill",), ("simulate",), ("audit",), ("audit", "verify"), ("audit", "anchor"),
     ("keys",), ("keys", "new"), ("keys", "import"), ("keys", "list"),

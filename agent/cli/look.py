@@ -42,10 +42,13 @@ class Seen(msgspec.Struct, frozen=True):
     shots: tuple[Snapshot, ...]
 
 
-async def look(loaded: Loaded, market: str, *, accounts: bool) -> Seen:
-    """Connect, wait until every source of the market is seen, and leave. Raises LiquidityError if there is no trusted price."""
+async def look(loaded: Loaded, market: str, *, accounts: bool, measure_s: int = 0) -> Seen:
+    """Connect, wait until every source of the market is seen, and leave. Raises LiquidityError if there is no trusted price.
+
+    `measure_s`: stay so much longer, and note what the market does.
+    """
     async with open_venues(loaded, None) as (venues, _):
-        seen, allowances = await _watch(venues, market, accounts=accounts)
+        seen, allowances = await _watch(venues, market, accounts=accounts, measure_s=measure_s)
         able = [venue for name, venue in venues.items() if accounts and has_account(loaded.venues[name])]
         shots = await asyncio.gather(*(venue.snapshot() for venue in able))
         view = seen.view(market, RealClock().now_ns())
@@ -56,8 +59,10 @@ async def look(loaded: Loaded, market: str, *, accounts: bool) -> Seen:
     return Seen(seen, view, view.mid, profiles, allowances, tuple(shots))
 
 
-async def _watch(venues: dict[str, Venue], market: str, *, accounts: bool) -> tuple[Market, dict[tuple[str, str], Allowance]]:
-    """Stream from every venue until all that they list of the market can be seen, or time is up."""
+async def _watch(
+    venues: dict[str, Venue], market: str, *, accounts: bool, measure_s: int
+) -> tuple[Market, dict[tuple[str, str], Allowance]]:
+    """Stream from every venue until all that they list of the market can be seen, or time is up; then measure."""
     seen, allowances = Market(), dict[tuple[str, str], Allowance]()
 
     async def pump(venue: Venue) -> None:
@@ -78,6 +83,8 @@ async def _watch(venues: dict[str, Venue], market: str, *, accounts: bool) -> tu
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 await _until(complete, tasks)
+        end_ns = RealClock().now_ns() + measure_s * 10**9
+        await _until(lambda: _noted(seen, market, RealClock().now_ns()) >= end_ns, tasks)
     finally:
         for task in tasks:
             task.cancel()
@@ -91,6 +98,12 @@ async def _until(complete: Callable[[], bool], tasks: "list[asyncio.Task[None]]"
             if task.done():
                 task.result()  # a venue that failed ends the look with its own words
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _noted(seen: Market, market: str, now_ns: int) -> int:
+    """The time, at which it was noted where the market stands."""
+    seen.sample(market, now_ns)
+    return now_ns
 
 
 def routed(

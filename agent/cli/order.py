@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from agent.app import refuse_unarmed, running_engine, settings_of
-from agent.cli import algos, amend, linked, look, tca, triggers, words
+from agent.cli import algos, amend, linked, look, preview, tca, triggers, words
 from agent.cli.options import Config, Json, Live, Market, Quantity, Side, ask, group, run_async
 from agent.cli.outcome import (
     differences,
@@ -49,6 +49,7 @@ commands = group("Submit, link, list, show, pause, amend and cancel parent order
 commands.command("pause")(amend.pause)
 commands.command("continue")(amend.proceed)
 commands.command("amend")(amend.amend)
+commands.command("preview")(preview.preview)
 commands.command("tca")(tca.tca)
 commands.command("report")(tca.report)
 commands.command("bracket")(linked.bracket)

@@ -105,7 +105,9 @@ def _price_chart(found: Analysis) -> str:
         )
         for point in chosen
     ]
-    return svg.plot("price and trades over time", lines, dots, digits=digits, unit="time", span=(first, last))
+    return svg.plot(
+        "price and trades over time", lines, dots, digits=digits, unit=found.shortfall.total.asset.group, span=(first, last)
+    )
 
 
 def _price_key(found: Analysis) -> str:

@@ -7,7 +7,7 @@ from math import ceil, floor, log10
 import msgspec
 
 WIDTH, HEIGHT = 900, 320
-LEFT, RIGHT, TOP, BOTTOM = 78, 150, 16, 34
+LEFT, RIGHT, TOP, BOTTOM = 78, 150, 18, 34
 ROW = 26  # height of a bar
 
 Points = Sequence[tuple[float, float]]
@@ -63,7 +63,7 @@ def plot(title: str, lines: Sequence[Line], dots: Sequence[Dot], *, digits: int,
     for x_value in ticks(first, last, 7):
         x, _ = place(x_value, low)
         parts.append(text(x, HEIGHT - BOTTOM + 20, clock(x_value), "middle"))
-    parts.append(text(LEFT - 8, HEIGHT - BOTTOM + 20, unit, "end"))
+    parts.append(text(LEFT - 8, TOP - 2, unit, "end"))
     heights = _apart([place(*line.points[-1])[1] for line in lines if line.points])
     for line, height in zip([line for line in lines if line.points], heights, strict=True):
         places = [place(*point) for point in line.points]
@@ -82,7 +82,7 @@ def strips(title: str, found: Sequence[Strip]) -> str:
         return ""
     low, high = min(0.0, *(min(one.start, one.end) for one in found)), max(0.0, *(max(one.start, one.end) for one in found))
     low, high = (low, high) if high > low else (low, low + 1)
-    left, right, tall = 220, 170, ROW * len(found) + 12
+    left, right, tall = 220, 230, ROW * len(found) + 12
 
     def place(value: float) -> float:
         return round(left + (WIDTH - left - right) * (value - low) / (high - low), 1)

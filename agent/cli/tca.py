@@ -129,6 +129,12 @@ def _bars(loaded: Loaded, parent: Parent, tape: Path | None) -> Sequence[Bar]:
         until_ns = parent.ended_ns or 1 << 62
         return read_bars(loaded.home, parent.intent.market, parent.begun_ns - AROUND_NS, until_ns + AROUND_NS)
     try:
-        return tape_bars(tape, parent.intent.market.replace("/", ""))
+        found = tape_bars(tape, parent.intent.market.replace("/", ""))
     except TapeError as error:
         raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"cannot read {tape}: {error.strerror or error}; name a tape of `isthmus record`") from None
+    ended_s = (parent.ended_ns or 1 << 62) // SECOND_NS
+    if not found or found[0].start_s > ended_s or found[-1].start_s < parent.begun_ns // SECOND_NS:
+        raise UsageError(f"{tape.name} is of another time than the order; name a tape that was recorded meanwhile")
+    return found

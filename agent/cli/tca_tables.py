@@ -32,8 +32,8 @@ def whole(found: Analysis, names: Names) -> Lines:
     """Everything, the headline first."""
     shown: list[RenderableType] = [headline(found), cost_table(found), "", benchmark_table(found), ""]
     if found.points:
-        shown += [group_table("where it traded", found.by_source, names), ""]
-        shown += [group_table("how it traded", found.by_liquidity, LIQUIDITY_WORDS.get), ""]
+        shown += [group_table("traded at", found.by_source, names), ""]
+        shown += [group_table("traded how", found.by_liquidity, LIQUIDITY_WORDS.get), ""]
         shown += [gap_table(found.gap, found.shortfall.total.asset.group), ""]
     return Lines(*shown, else_table(found, names), *missing_lines(found))
 
@@ -75,12 +75,12 @@ def benchmark_table(found: Analysis) -> Table:
 def group_table(title: str, groups: Sequence[Group], names: object) -> Lines:
     """`names`: how a group's name is shown. Markouts are positive when they are good for us."""
     ages = [f"+{one.after_s} s" for one in groups[0].markouts] if groups else []
-    table = new_table((title, "amount", "share", "price", "cost", "spread", *ages), (title,))
+    table = new_table((title, "share", "price", "cost", "spread", *ages), (title,))
     for one in groups:
         name = names(one.name) if callable(names) else one.name
-        row = (coins(one.base), f"{one.share:.0%}", price(one.price), f"{one.cost_bps:+.2f}", f"{one.spread_bps:+.2f}")
+        row = (f"{one.share:.0%}", price(one.price), f"{one.cost_bps:+.2f}", f"{one.spread_bps:+.2f}")
         table.add_row(name or one.name, *row, *(markout_text(mark) for mark in one.markouts))
-    note = "cost against arrival with fees, spread against the middle, and markouts (+ is good for us), in bps"
+    note = "bps against arrival with fees, against the middle, and markouts (+ is good)"
     return Lines(table, Text(f"  {note}", style="dim"))
 
 
@@ -108,7 +108,7 @@ def rows_table(found: Sequence[Row], by: str) -> Lines:
         value = f"{coins(one.notional, 0)} {one.notional.asset.group}"
         markout = "-" if one.markout_10s_bps is None else f"{one.markout_10s_bps:+.2f}"
         table.add_row(one.name, str(one.orders), value, f"{one.cost_bps:+.2f}", span, f"{one.weighted_bps:+.2f}", markout)
-    note = "cost against arrival, after fees and gas; positive costs. +10 s: where the market went, positive is good for us."
+    note = "against arrival, after fees and gas; +10 s: the market then, + is good for us"
     if by == "venue":
         note = (
             "cost of what was traded there against arrival, after fees, before gas; positive costs. +10 s: positive is good for us."

@@ -155,12 +155,9 @@ class Bars:
         return sum(one.spreads / one.looks for one in recent) / len(recent) if recent else 0.0
 
     def rate(self, window_s: int) -> float:
-        """Base coins traded per second, over the last seconds that are complete; 0.0 without one."""
-        if not self._seconds:
-            return 0.0
-        to_ns = self._seconds[-1].start_s * SECOND_NS
-        from_ns = max(to_ns - window_s * SECOND_NS, self.covered_from_ns)
-        return self.volume(from_ns, to_ns) / ((to_ns - from_ns) / SECOND_NS) if to_ns - from_ns >= SECOND_NS // 2 else 0.0
+        """Base coins traded per second, over those of the last seconds that are complete and known; 0.0 without one."""
+        complete = list(self._recent(window_s))[1:]
+        return sum(one.volume for one in complete) / len(complete) if complete else 0.0
 
     # -- counting ----------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,14 @@ def tape_bars(path: Path, symbol: str) -> list[Bar]:
 
     Raises TapeError if the tape holds nothing of it; OSError if it cannot be read.
     """
-    bars, book, sampled_ns, others = Bars(SECONDS_MAX), _Top(), 0, set[str]()
+    bars, book, sampled_ns, symbols = Bars(SECONDS_MAX), _Top(), 0, set[str]()
     for frame in read_tape(path):
         data = frame.frame.get("data", frame.frame)
         if not isinstance(data, dict):
             continue
+        if "s" in data:
+            symbols.add(str(data["s"])[:20])
         if data.get("s", symbol) != symbol:
-            others.add(str(data["s"])[:20])
             continue
         try:
             if str(frame.frame.get("stream", "")).endswith("@trade"):
@@ -39,10 +40,9 @@ def tape_bars(path: Path, symbol: str) -> list[Bar]:
             bid, ask = book.best()
             if 0 < bid < ask:
                 bars.sample((bid + ask) / 2, bid, ask, sampled_ns)
-    found = list(bars.since(0))
-    if not found:
-        raise TapeError(f"{path.name} holds nothing of {symbol}; it holds {', '.join(sorted(others)) or 'no market at all'}")
-    return found
+    if symbol not in symbols:
+        raise TapeError(f"{path.name} holds nothing of {symbol}; it holds {', '.join(sorted(symbols)) or 'no market at all'}")
+    return list(bars.since(0))
 
 
 class _Top:
