@@ -1,10 +1,15 @@
 """The command line as a user meets it: a process of its own, in a folder of its own."""
 
+import atexit
+import functools
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +36,44 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def isthmus(*arguments: str | Path, at: Path, stdin: str = "", timeout_s: float = TIMEOUT_S, **extra: str) -> Done:
-    """Run one command to its end in the folder `at`, off a terminal."""
-    command = [sys.executable, "-m", "agent", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=at, env=environment(**extra), input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+    """Run one command to its end in the folder `at`, off a terminal: a process of its own, begun by the fork server."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / name for name in ("stdin", "stdout", "stderr")}
+        files["stdin"].write_text(stdin, encoding="utf-8")
+        request = {"arguments": [*map(str, arguments)], "at": str(at), "environment": environment(**extra)}
+        with socket.socket(socket.AF_UNIX) as line:
+            line.settimeout(timeout_s)
+            line.connect(_fork_server())
+            line.sendall(json.dumps(request | {name: str(path) for name, path in files.items()}).encode() + b"\n")
+            with line.makefile("rb") as told:
+                child = int(told.readline())
+                try:
+                    code = int(told.readline())
+                except TimeoutError:
+                    os.kill(child, signal.SIGKILL)
+                    raise
+        return Done(code, files["stdout"].read_text(encoding="utf-8"), files["stderr"].read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _fork_server() -> str:
+    """Where it listens; it ends with this process of the tests."""
+    folder = tempfile.mkdtemp()
+    path = str(Path(folder) / "fork.sock")
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("fork_server.py")), path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
-    return Done(done.returncode, done.stdout, done.stderr)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+
+    def end() -> None:
+        server.kill()
+        server.wait()
+        server.stdout.close()  # type: ignore[union-attr]
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    return path
 
 
 def started(*arguments: str | Path, at: Path, **extra: str) -> "subprocess.Popen[str]":
