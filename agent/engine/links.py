@@ -26,6 +26,18 @@ def at_stake(parent: Parent, state: State) -> Amount:
     return _bound(parent, state) - _sum(parent, [one.filled for one in _members(parent, state)])
 
 
+def overdone(parent: Parent, coming: Amount, state: State) -> str:
+    """Whether it and its group have traded more than they may, with the fills that are `coming`; empty if not.
+
+    It takes a venue that tells a trade of an order that it had told was gone.
+    """
+    over = coming - at_stake(parent, state) if _is_linked(parent) else zero(coming.asset)
+    if over.units <= 0:
+        return ""
+    names = ", ".join(one.intent.intent_id for one in _members(parent, state))
+    return f"{names} traded {over} more than they may together"
+
+
 def outranked(parent: Parent, state: State) -> str:
     """Why it waits for another of its group, for people; empty if it does not."""
     fired = [one for one in _members(parent, state) if one.is_live and one.triggered_ns and one.intent.trigger and not one.paused]
