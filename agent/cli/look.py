@@ -141,8 +141,8 @@ def _world(loaded: Loaded, seen: Seen) -> World:
 def rehearse(loaded: Loaded, seen: Seen, intent: Intent, *, live: bool) -> list[Event]:
     """What the engine would decide about the first slice, with every answer of the gate. Nothing is journaled, signed or sent.
 
-    An order that waits for a price is decided on as if it fired now. A permission that is missing is decided too, and then taken for
-    granted, so that the orders behind it are seen.
+    An order that waits for a price is decided on as if it fired now. A permission that is missing is decided too, and then taken
+    for granted, so that the orders behind it are seen.
     """
     now_ns, rules, world = RealClock().now_ns(), loaded.rules(live=live), _world(loaded, seen)
     state, past = State(rules.scoring), replay(loaded)
