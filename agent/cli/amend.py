@@ -80,7 +80,7 @@ def amend(
         after = msgspec.structs.replace(before, **changes)
         ends_ns = after.deadline_ns if lasting_ns is None else now_ns + lasting_ns
         if after.algo is not None and lasting_ns is None and "duration" in chosen:
-            ends_ns = max(ends_ns, parent.accepted_ns + algos.lasting(after.algo) + algos.AFTER_NS)
+            ends_ns = max(ends_ns, parent.begun_ns + algos.lasting(after.algo) + algos.AFTER_NS)
         return msgspec.structs.replace(after, deadline_ns=ends_ns)
 
     intent = run_async(lambda: _amend(loaded, wish))

@@ -17,8 +17,9 @@ from agent.domain.intent import Intent
 from agent.domain.market import MarketFact
 from agent.domain.plan import ApproveToken
 from agent.domain.price import Price, worse_by
-from agent.engine.decide import accept, decide
+from agent.engine.decide import decide
 from agent.engine.state import State
+from agent.engine.submit import accept_all
 from agent.engine.world import World, gas_prices
 from agent.market.view import Market, View
 from agent.ports import Allowance, Profile, Snapshot, Venue
@@ -140,7 +141,8 @@ def _world(loaded: Loaded, seen: Seen) -> World:
 def rehearse(loaded: Loaded, seen: Seen, intent: Intent, *, live: bool) -> list[Event]:
     """What the engine would decide about the first slice, with every answer of the gate. Nothing is journaled, signed or sent.
 
-    A permission that is missing is decided too, and then taken for granted, so that the orders behind it are seen.
+    An order that waits for a price is decided on as if it fired now. A permission that is missing is decided too, and then taken
+    for granted, so that the orders behind it are seen.
     """
     now_ns, rules, world = RealClock().now_ns(), loaded.rules(live=live), _world(loaded, seen)
     state, past = State(rules.scoring), replay(loaded)
@@ -149,11 +151,13 @@ def rehearse(loaded: Loaded, seen: Seen, intent: Intent, *, live: bool) -> list[
         for amount in shot.balances:
             adopted = BalanceAdopted(intent.account, shot.venue, amount, "seen")
             state.apply(Record(state.seq + 1, now_ns, adopted, ""))
-    answer = accept(intent, state, world, rules, now_ns)
+    alone = msgspec.structs.replace(intent, group="", after="")  # what it is linked to is not here
+    (answer,) = accept_all((alone,), state, world, rules, now_ns)
     events: list[Event] = [answer]
     if not isinstance(answer, IntentAccepted):
         return events
-    state.apply(Record(state.seq + 1, now_ns, answer, ""))
+    fired = IntentAccepted(msgspec.structs.replace(alone, trigger=None), answer.arrival, answer.coin)
+    state.apply(Record(state.seq + 1, now_ns, fired, ""))
     for _ in range(PERMISSIONS_MAX + 1):
         decided = decide(state, world, rules, now_ns)
         words = [question.explained() for question in world.unexplained]

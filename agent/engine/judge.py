@@ -20,6 +20,7 @@ from agent.domain.events import (
 )
 from agent.domain.order import SETTLED, Fill, Order, OrderState, follows
 from agent.domain.plan import PlaceOrder, SwapBatch
+from agent.engine.links import overdone
 from agent.engine.state import State
 from agent.ledger.posting import entry
 
@@ -134,4 +135,5 @@ def excess(state: State, order_id: str, coming: Sequence[Fill] = ()) -> str:
             filled = filled + rescale_up(fill.paid if parent.intent.side == "sell" else fill.received, filled.asset)
         if filled > parent.intent.quantity:
             return f"parent {plan.intent_id} traded {filled} of {parent.intent.quantity}, more than it may"
+        return overdone(parent, filled - parent.filled, state)
     return ""

@@ -7,7 +7,7 @@ remembered beside it. The first of a group whose trigger fired is worked alone: 
 until a venue has said what became of them, what they may still trade is theirs. Pure.
 """
 
-from agent.domain.amount import Amount, rescale_up, zero
+from agent.domain.amount import Amount, zero
 from agent.domain.events import IntentCancelled, IntentEnded
 from agent.engine.parent import Parent
 from agent.engine.state import State
@@ -26,8 +26,22 @@ def at_stake(parent: Parent, state: State) -> Amount:
     return _bound(parent, state) - _sum(parent, [one.filled for one in _members(parent, state)])
 
 
+def overdone(parent: Parent, coming: Amount, state: State) -> str:
+    """Whether it and its group have traded more than they may, with the fills that are `coming`; empty if not.
+
+    It takes a venue that tells a trade of an order that it had told was gone.
+    """
+    over = coming - at_stake(parent, state) if _is_linked(parent) else zero(coming.asset)
+    if over.units <= 0:
+        return ""
+    names = ", ".join(one.intent.intent_id for one in _members(parent, state))
+    return f"{names} traded {over} more than they may together"
+
+
 def outranked(parent: Parent, state: State) -> str:
     """Why it waits for another of its group, for people; empty if it does not."""
+    if not parent.intent.group:
+        return ""
     fired = [one for one in _members(parent, state) if one.is_live and one.triggered_ns and one.intent.trigger and not one.paused]
     first = min(fired, key=lambda one: one.triggered_ns, default=parent)
     return "" if first is parent else f"{first.intent.intent_id} of its group was triggered first"
@@ -72,16 +86,9 @@ def group_least(parent: Parent, state: State) -> Amount:
     return committed if others and all(one.intent.quantity < committed for one in others) else zero(committed.asset)
 
 
-def brought(entry: Parent, state: State) -> Amount:
+def brought(entry: Parent) -> Amount:
     """What an order filled so far, of the base group, less the fees that were taken in the base coin itself, rounded down."""
-    asset = entry.filled.asset
-    fees = (
-        rescale_up(fill.fee, asset)
-        for name in entry.orders
-        for fill in state.orders[name].fills
-        if fill.fee and fill.fee.asset.group == asset.group
-    )
-    return max(_sum(entry, [entry.filled, *(-fee for fee in fees)]), zero(asset))
+    return Amount(max(entry.filled.units - entry.fees, 0), entry.filled.asset)
 
 
 def _is_linked(parent: Parent) -> bool:
@@ -105,7 +112,7 @@ def _largest(parent: Parent, state: State) -> Amount:
 def _bound(parent: Parent, state: State) -> Amount:
     """The most that it and its group may trade in all, as things stand."""
     largest, entry = _largest(parent, state), state.parents.get(parent.intent.after)
-    return largest if entry is None else min(largest, brought(entry, state))
+    return largest if entry is None else min(largest, brought(entry))
 
 
 def _why(parent: Parent, state: State) -> str:
@@ -115,7 +122,7 @@ def _why(parent: Parent, state: State) -> str:
     entry = state.parents.get(parent.intent.after)
     if entry is None:
         return ""
-    amount = brought(entry, state)
+    amount = brought(entry)
     return f"{entry.intent.intent_id} ended {entry.status} with {amount if amount else 'nothing'} traded"
 
 

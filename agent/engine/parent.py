@@ -1,10 +1,11 @@
 """A parent order: what the client wants, and how far it came."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
-from agent.domain.amount import Amount
+from agent.domain.amount import Amount, rescale_up
 from agent.domain.events import (
     IntentAmended,
     IntentCancelled,
@@ -17,6 +18,7 @@ from agent.domain.events import (
     WholeQuoted,
 )
 from agent.domain.intent import Intent
+from agent.domain.order import Fill
 from agent.domain.price import Price
 from agent.domain.trigger import is_awaited_below, level_of
 
@@ -47,6 +49,7 @@ class Parent(msgspec.Struct):
     ended_ns: int = 0
     departure: Price | None = None  # the middle when it ended
     whole: WholeQuoted | None = None
+    fees: int = 0  # units of the base group that fees in the coin itself took
     triggered_ns: int = 0  # when what it waited for came
     best: Price | None = None  # the best price that its trailing stop has seen
     coin: Price | None = None  # what the coin that pays for gas was worth at arrival, in quote
@@ -85,6 +88,14 @@ class Parent(msgspec.Struct):
     def begun_ns(self) -> int:
         """Since when it is worked, or could be."""
         return self.triggered_ns or self.accepted_ns
+
+    def count(self, fill: Fill, sign: Literal[1, -1]) -> None:
+        """Book a trade, or one that was taken back."""
+        asset = self.filled.asset
+        base = rescale_up(fill.paid if self.intent.side == "sell" else fill.received, asset)
+        self.filled = Amount(self.filled.units + sign * base.units, asset)
+        if fill.fee.asset.group == asset.group:
+            self.fees += sign * int(rescale_up(fill.fee, asset).units)
 
     def turn(self, event: Turn, at_ns: int, working: Sequence[str]) -> None:
         """Fold in what happened to it. `working`: its children through which something may still happen."""

@@ -315,7 +315,7 @@ class State:
         self.ledger.post(entry(event, order.plan))
         parent = self.parents.get(order.plan.intent_id)
         if parent is not None:
-            parent.filled = parent.filled + rescale_up(_base_of(fill, parent.intent), parent.filled.asset)
+            parent.count(fill, 1)
             parent.failures.pop(fill.venue, None)
 
     def _reverse(self, key: str) -> None:
@@ -333,7 +333,7 @@ class State:
         self.ledger.post(reversal(entry(OrderFilled(fill), order.plan)))
         parent = self.parents.get(order.plan.intent_id)
         if parent is not None:
-            parent.filled = parent.filled - rescale_up(_base_of(fill, parent.intent), parent.filled.asset)
+            parent.count(fill, -1)
             self._reopen(order)
 
     def _reorged(self, event: OrderReorged) -> None:
@@ -376,10 +376,6 @@ class State:
             elif order.state is OrderState.APPROVED:
                 order.reason = f"{NEVER_SENT}: the agent stopped first"
                 self._move(order, OrderState.CANCELLED)
-
-
-def _base_of(fill: Fill, intent: Intent) -> Amount:
-    return fill.paid if intent.side == "sell" else fill.received
 
 
 def _base_open(order: Order, intent: Intent) -> Amount:

@@ -62,6 +62,8 @@ def test_two_exits_expire_together_and_a_trailing_stop_follows(desk: Path) -> No
     assert [one["status"] for one in expired.json["orders"]] == ["EXPIRED", "EXPIRED"], expired
     assert expired.code == 4, expired
     waiting = ("order", "submit", PAIR, "--side", "sell", "--qty", "1", "--trail", "500bps", "--strategy", "trail", "--detach")
+    dry = isthmus(*waiting[:-1], *SOON, "--dry-run", at=desk).json
+    assert (dry["status"], [one["decision"] for one in dry["orders"]][:1]) == ("DRY_RUN", ["APPROVED"]), "as if it fired now"
     name = isthmus(*waiting, *SOON, at=desk).json["parent"]["intent_id"]
     assert "for the market to fall to" in isthmus("order", "show", name, at=desk).out
     assert isthmus("order", "cancel", name, "--json", at=desk).json["status"] == "CANCELLED"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from linked_kit import ETH, LOT, MovingBook, bracket, order, price, settled
 
 from agent.domain.amount import Amount, parse_amount
-from agent.domain.events import IntentAccepted, IntentRefused, IntentTriggered
+from agent.domain.events import IntentAccepted, IntentRefused, IntentTriggered, OrderFilled
 from agent.domain.intent import Intent
 from agent.domain.plan import CancelOrder
 from agent.domain.trigger import Stop, Touched
@@ -324,6 +324,24 @@ def test_killed_in_any_state_it_goes_on_and_sells_once(moment: str) -> None:
 async def again(book: MovingBook, run: Run, is_now: bool) -> Run:
     """Killed and started anew, if this is the moment."""
     return await born(book, await run.kill()) if is_now else run
+
+
+def test_a_trade_of_an_order_that_was_gone_halts_when_it_makes_the_group_trade_too_much() -> None:
+    async def lived() -> None:
+        book = MovingBook()
+        async with running({"cex": book}) as run:
+            pair = order("take", group="g", rests=True), order("stop", group="g", trigger=Stop(price("2600")))
+            assert await run.engine.submit_all(pair) == ()
+            await run.until(lambda: book.rests)
+            book.to(2590)
+            assert await run.engine.finished("stop") == "FILLED"
+            assert await run.engine.finished("take") == "CANCELLED"
+            book.push(OrderFilled(book._fill(book.plans["take-0"], ONE)))
+            await settled(run)
+            (why,) = run.engine.state.halted.values()
+            assert "take, stop traded 1 ETH more than they may together" in why
+
+    warped(lived())
 
 
 # -- whatever happens -----------------------------------------------------------------------------------------------------
