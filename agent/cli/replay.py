@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 import typer.exceptions
 import typer.main
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agent.cli import algos, order, words
+from agent.cli import algos, order, triggers, words
 from agent.cli.options import Json
 from agent.cli.outcome import exit_code, names_in, result, tell
 from agent.cli.show import err, line, out, print_json
@@ -25,7 +26,7 @@ from agent.execution.algorithms import ALGORITHMS, parameters
 from agent.simulation.exchange.filters import units
 from agent.simulation.replay import compare as many
 from agent.simulation.replay.exchange_line import ACCOUNT
-from agent.simulation.replay.keep import SETTINGS, keep
+from agent.simulation.replay.keep import SETTINGS, keep, prepare
 from agent.simulation.replay.measure import measured
 from agent.simulation.replay.run import Wish, replayed
 from agent.simulation.replay.setting import ChainSetting, Latency, Setting
@@ -38,6 +39,7 @@ PIPS_PER_BPS = 100
 TEXT_MAX = 2_000
 SHORT = 3  # words of the short form: side, quantity, pair
 WITHIN = "10m"
+PATIENCE_NS = 3_600 * 10**9  # how long an order waits for its price, unless it says so
 
 
 def replay(
@@ -117,7 +119,16 @@ def wish_of(text: str, algo: str = "") -> Wish:
     taken = {name: params[name] for name in inspect.signature(order.drafted).parameters}
     draft = order.drafted(**(taken | {"algo": algos.chosen(params["algo"], texts)}))
     base, quote = words.pair(params["market"]).split("/")
-    return lambda now_ns: draft("r", ACCOUNT, base, quote, now_ns)
+    trigger = triggers.chosen(*(params[name] for name in ("stop", "take", "trail", "activation", "stop_by")))
+    if params["after"]:
+        raise UsageError("--order: a replay has one order, so there is none to come --after")
+
+    def wish(now_ns: int) -> Intent:
+        intent = draft("r", ACCOUNT, base, quote, now_ns)
+        waits_ns = PATIENCE_NS if trigger is not None and not params["within"] else 0
+        return msgspec.structs.replace(intent, trigger=trigger, deadline_ns=intent.deadline_ns + waits_ns)
+
+    return wish
 
 
 def _keys(*names: str) -> set[str]:
@@ -131,6 +142,8 @@ def _params(text: str) -> dict[str, Any]:
         found = shlex.split(text[:TEXT_MAX])
     except ValueError as error:
         raise UsageError(f"--order: {error}; write it as {WORDS}") from None
+    if "--help" in found:
+        raise UsageError("--order: `isthmus order submit --help` names what it takes")
     if len(found) >= SHORT and found[0] in ("sell", "buy"):
         side, qty, pair, *rest = found
         found = [pair, "--side", side, "--qty", qty, *rest]
@@ -139,8 +152,7 @@ def _params(text: str) -> dict[str, Any]:
     try:
         return dict(command.make_context("--order", found).params)
     except typer.exceptions.TyperException as error:
-        said = "that asks for help" if isinstance(error, typer.exceptions.Exit) else error.format_message().rstrip(".")
-        raise UsageError(f"--order: {said}; write it as {WORDS}") from None
+        raise UsageError(f"--order: {error.format_message().rstrip('.')}; write it as {WORDS}") from None
 
 
 def lasting(intent: Intent) -> int:
@@ -173,14 +185,23 @@ def check_text(tick: str, lot: str, mid: str) -> None:
 
 
 def _once(setting: Setting, wish: Wish, journal: Path | None, *, as_json: bool) -> None:
-    done = replayed(setting, lambda now_ns: many.named(wish(now_ns), setting))
+    if journal is not None:
+        prepare(journal)
+    done = replayed(setting, lambda now_ns: many.named(wish(now_ns), setting), lingers=True, home=journal)
     if journal is not None:
         keep(done.rows, journal)
     found, numbers = summary(done.state, done.intent_id), measured(done)
     code = exit_code(done.state, [found], [])
-    speed = done.virtual_s / max(done.spent_s, 1e-9)
+    speed = done.played_s / max(done.spent_s, 1e-9)
     if as_json:
-        told = {"virtual_s": done.virtual_s, "spent_s": done.spent_s, "speed": speed, "records": len(done.rows), "head": done.head}
+        told = {
+            "virtual_s": done.virtual_s,
+            "played_s": done.played_s,
+            "spent_s": done.spent_s,
+            "speed": speed,
+            "records": len(done.rows),
+            "head": done.head,
+        }
         cost = {"shortfall_bps": numbers.shortfall_bps, "tracking_pct": numbers.tracking_pct}
         print_json(result(done.state, found, None) | {"replay": told | cost | {"setting": setting}})
     else:
@@ -188,7 +209,7 @@ def _once(setting: Setting, wish: Wish, journal: Path | None, *, as_json: bool) 
         tracked = "" if numbers.tracking_pct is None else f", off its schedule by {numbers.tracking_pct:.2f} % of the order (rms)"
         line(f"shortfall {numbers.shortfall_bps:+.2f} bps of the whole order, after fees and gas{tracked}")
         line(
-            f"{done.virtual_s:.1f} s of the market in {done.spent_s:.1f} s: {speed:,.0f} times real time; head {done.head[:16]}",
+            f"{done.played_s:.1f} s of the market in {done.spent_s:.1f} s: {speed:,.0f} times real time; head {done.head[:16]}",
             "dim",
         )
         if journal is not None:

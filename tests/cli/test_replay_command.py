@@ -7,8 +7,8 @@ import pytest
 from cli_kit import isthmus
 from replay_kit import write_tape
 
-from agent.cli.replay import lasting, wish_of
-from agent.domain.errors import UsageError
+from agent.cli.replay import check_text, lasting, wish_of
+from agent.domain.errors import NumberError, UsageError
 
 ORDER = "sell 8 ETH/USDT --algo twap --duration 10s --interval 1s"
 QUICK = ("--start", "1s", "--warm-up", "1s")
@@ -16,19 +16,24 @@ QUICK = ("--start", "1s", "--warm-up", "1s")
 WRONG = {
     "no order": ((), 2, "Missing option '--order'"),
     "half an order": (("--order", "sell 8"), 2, r"--order: .*write it as \"sell 40 ETH/USDT"),
-    "words without end": (("--order", "sell 8 'ETH"), 2, "--order: No closing quotation"),
-    "no such option": (("--order", f"{ORDER} --urgent"), 2, "--order: No such option.*--urgent"),
-    "no such algorithm": (("--order", "sell 8 ETH/USDT --algo twip"), 2, "no algorithm 'twip'"),
-    "a pair that is none": (("--order", "sell 8 ETHUSDT"), 2, "'ETHUSDT' is not a pair"),
-    "nothing to trade": (("--order", "sell 0 ETH/USDT"), 2, "--qty must be above zero"),
     "no such tape": (("--order", ORDER, "--tape", "none.gz"), 2, "cannot read the tape none.gz: No such file"),
     "a start that is none": (("--order", ORDER, "--start", "soon"), 2, "--start: 'soon' is not a duration"),
     "a lot that is none": (("--order", ORDER, "--lot", "0"), 2, "--tick, --lot or --mid: ETHUSDT: tick x lot must be"),
-    "a price that is none": (("--order", ORDER, "--mid", "0"), 2, "--mid 0 is not above one tick"),
     "nobody to compare with": (("--order", ORDER, "--compare", "twap,foo"), 2, "no algorithm 'foo'"),
     "a journal of many runs": (("--order", ORDER, "--runs", "2", "--journal", "kept"), 2, "--journal keeps one run"),
     "an interval that is too long": (("--order", ORDER.replace("1s", "1m"), *QUICK), 3, r"SCHEDULE_OUT_OF_RANGE: .*at most 10 s"),
     "a seed below zero": (("--order", ORDER, "--seed=-1"), 2, "--seed"),
+}
+ODD = {
+    "sell 8 'ETH": "--order: No closing quotation",
+    f"{ORDER} --urgent": "--order: No such option.*--urgent",
+    "sell 8 ETH/USDT --algo twip": "no algorithm 'twip'",
+    "sell 8 ETHUSDT": "'ETHUSDT' is not a pair",
+    "sell 0 ETH/USDT": "--qty must be above zero",
+    "sell 8 ETH/USDT --help": "--order: `isthmus order submit --help` names",
+    f"{ORDER} --after i1": "there is none to come --after",
+    "sell 8 ETH/USDT --stop 2680 --take 2690": "waits for one price",
+    "": "--order: .*write it as",
 }
 
 
@@ -41,6 +46,17 @@ def test_what_is_typed_wrong(arguments: tuple[str, ...], code: int, words: str, 
     assert len(lines) == 1, done
     assert re.search(words, lines[0]), lines[0]
     assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+@pytest.mark.parametrize(("text", "words"), ODD.items(), ids=ODD)
+def test_orders_that_make_no_sense(text: str, words: str) -> None:
+    with pytest.raises((UsageError, NumberError), match=words):
+        wish_of(text)
+
+
+def test_prices_that_do_not_go_together() -> None:
+    with pytest.raises(UsageError, match="--mid 0 is not above one tick"):
+        check_text("0.01", "0.0001", "0")
 
 
 def test_a_tape_that_is_too_short(tmp_path: Path) -> None:
@@ -76,6 +92,8 @@ def test_one_run_tells_what_became_of_it_and_keeps_its_journal(tmp_path: Path) -
     shown = isthmus("order", "show", "r7", "-c", "kept/isthmus.toml", "--json", at=tmp_path)
     assert shown.code == 0, shown
     assert shown.json["legs"] == found["legs"]
+    costs = isthmus("order", "tca", "r7", "-c", "kept/isthmus.toml", "--json", at=tmp_path)
+    assert costs.code == 0, costs
     assert isthmus("audit", "verify", "-c", "kept/isthmus.toml", at=tmp_path).code == 0
 
 

@@ -13,11 +13,16 @@ JOURNAL = "journal.sqlite"
 _TEXT = '# the journal of a replay; nothing trades with these settings\nhome = "."\n'
 
 
-def keep(rows: Sequence[Row], folder: Path) -> None:
-    """Into a folder that holds no journal yet, with settings that point at it. Raises UsageError, OSError or JournalError."""
+def prepare(folder: Path) -> None:
+    """Make the folder. Raises UsageError if it holds a journal already, OSError where it cannot be made."""
     if (folder / JOURNAL).exists():
         raise UsageError(f"{folder} holds a journal already; name another folder")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def keep(rows: Sequence[Row], folder: Path) -> None:
+    """Into a folder that holds no journal yet, with settings that point at it. Raises UsageError, OSError or JournalError."""
+    prepare(folder)
     journal = SqliteJournal(folder / JOURNAL)
     try:
         for at_ns, batch in groupby(rows, key=lambda row: row.at_ns):

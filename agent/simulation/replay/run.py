@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import msgspec
 
@@ -16,10 +17,11 @@ from agent.domain.plan import Reason
 from agent.engine.loop import Engine
 from agent.engine.state import State
 from agent.engine.world import Rules
+from agent.journal.bars import keep_bars
 from agent.journal.codec import Row
 from agent.journal.memory import MemoryJournal
 from agent.market.view import Market
-from agent.ports import Journal, Signer, Venue
+from agent.ports import Clock, Journal, Signer, Venue
 from agent.risk.limits import Limits
 from agent.simulation.drill.clock import WarpClock, warped
 from agent.simulation.drill.market import COIN, USDT, WETH
@@ -37,16 +39,20 @@ Wish = Callable[[int], Intent]  # (now_ns) -> what the client wants
 FUNDS = 3  # times what the order needs, at each place
 UNLIMITED = 10**36  # of a risk limit: whoever replays an order wants to see it traded
 COINS = 100  # of ether, for gas
+LINGER_S = 62  # the last look at the market after a trade is a minute later
 GRACE_NS = 60 * SECOND
 
 
 class Replayed(msgspec.Struct):
-    """What became of an order. `rows`: the journal; `virtual_s`: how long it took there; `spent_s`: how long it took here."""
+    """What became of an order. `rows`: the journal; `virtual_s`: how long the order took; `played_s`: how long the market was
+    played in all; `spent_s`: how long that took here.
+    """
 
     intent_id: str
     state: State
     rows: list[Row]
     virtual_s: float
+    played_s: float
     spent_s: float
     rest_price: float = 0.0  # what the rest would have cost or brought at once on the exchange then, after its fee; 0 without one
 
@@ -122,22 +128,27 @@ class World:
         return Engine(journal, self.venues, signers, self.clock, Rules(limits), Market(), ACCOUNT, run_id="replay")
 
 
-def replayed(setting: Setting, wish: Wish) -> Replayed:
-    """Play one order. Raises RefusedError with every reason when it is refused, UsageError for a tape that cannot be used."""
+def replayed(setting: Setting, wish: Wish, *, lingers: bool = False, home: Path | None = None) -> Replayed:
+    """Play one order. Raises RefusedError with every reason when it is refused, UsageError for a tape that cannot be used.
+
+    `lingers`: the market goes on for a minute after the end, so that it is seen what it did after the last trades. `home`: where to
+    keep what the market did, second by second, as an agent does; by default nowhere.
+    """
     began_s = time.perf_counter()
-    intent, state, rows, rest_price = warped(_play(setting, wish))
-    parent = state.parents[intent.intent_id]
-    virtual_s = ((parent.ended_ns or state.now_ns) - parent.accepted_ns) / SECOND
-    return Replayed(intent.intent_id, state, rows, virtual_s, time.perf_counter() - began_s, rest_price)
+    done = warped(_play(setting, wish, LINGER_S if lingers else 0, home))
+    done.spent_s = time.perf_counter() - began_s
+    return done
 
 
-async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row], float]:
+async def _play(setting: Setting, wish: Wish, linger_s: int, home: Path | None) -> Replayed:
     world, rows, due_ns = World(setting), list[Row](), order_ns(setting)
+    began_ns = world.clock.now_ns()
     intent = wish(due_ns)
     world.fund(intent)
     world.begin()
     engine = world.engine(MemoryJournal(rows))
     running = asyncio.create_task(engine.run())
+    keeping = asyncio.create_task(_kept_bars(home, engine.world.market, intent, world.clock))
     try:
         await engine.ready()
         await asyncio.sleep(max(due_ns - world.clock.now_ns(), 0) / SECOND)
@@ -145,11 +156,22 @@ async def _play(setting: Setting, wish: Wish) -> tuple[Intent, State, list[Row],
         await hand_in(engine, intent)
         await ended(engine, intent)
         rest_price = world.price_at_once(intent, engine.state.parents[intent.intent_id].filled)
+        if not world.exchange.is_over:
+            await asyncio.sleep(linger_s)
     finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         await engine.stop("the replay is over")
         await running
         await world.end()
-    return intent, engine.state, rows, rest_price
+    parent, ended_ns = engine.state.parents[intent.intent_id], world.clock.now_ns()
+    virtual_s = ((parent.ended_ns or ended_ns) - parent.accepted_ns) / SECOND
+    return Replayed(intent.intent_id, engine.state, rows, virtual_s, (ended_ns - began_ns) / SECOND, 0.0, rest_price)
+
+
+async def _kept_bars(home: Path | None, market: Market, intent: Intent, clock: Clock) -> None:
+    if home is not None:
+        await keep_bars(home, market, lambda _: (intent.market,), clock)
 
 
 async def hand_in(engine: Engine, intent: Intent) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import msgspec
 
-from agent.simulation.exchange.accounts import PIPS, UNITS_PER_ASSET
+from agent.simulation.exchange.accounts import UNITS_PER_ASSET
 from agent.simulation.exchange.filters import SymbolRules, units
 
 SECOND = 1_000_000_000
@@ -85,6 +85,3 @@ class Setting(msgspec.Struct, frozen=True):
 def whole(ticks_twice: int, rules: SymbolRules) -> Fraction:
     """A middle price, given twice in ticks, in whole quote coins per whole base coin."""
     return Fraction(ticks_twice * rules.tick_units, 2 * UNITS_PER_ASSET)
-
-
-__all__ = ["EXCHANGE", "PIPS", "POOLS", "SECOND", "USER", "ChainSetting", "Latency", "Setting", "whole"]

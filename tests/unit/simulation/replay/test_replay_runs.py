@@ -17,8 +17,10 @@ from agent.domain.errors import JournalError, RefusedError, UsageError
 from agent.domain.intent import Intent
 from agent.domain.order import OrderState
 from agent.domain.price import Price
+from agent.domain.trigger import Stop
 from agent.engine.state import State
 from agent.engine.summary import summary
+from agent.journal.bars import read_bars
 from agent.journal.codec import Row, decode
 from agent.journal.sqlite import SqliteJournal
 from agent.simulation.drill.clock import warped
@@ -274,6 +276,25 @@ def test_a_kept_journal_is_the_same_journal(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / SETTINGS).exists()
     with pytest.raises(UsageError, match="holds a journal already"):
         keep(done.rows, tmp_path / "kept")
+
+
+def test_what_the_market_did_can_be_kept(tmp_path: Path) -> None:
+    done = replayed(SOON, twap(), lingers=True, home=tmp_path)
+    bars = read_bars(tmp_path, "ETH/USDT")
+    parent = done.state.parents["r7"]
+    assert bars[0].start_s <= parent.accepted_ns // SECOND
+    assert bars[-1].start_s >= (parent.ended_ns + 60 * SECOND) // SECOND
+    assert done.played_s > done.virtual_s + 60
+    assert all(order.mark(10 * SECOND) is not None for order in done.state.orders.values() if order.fills)
+
+
+def test_an_order_waits_for_its_price() -> None:
+    """The market begins at 2683.80: a stop a little below it is reached before long, and only then is anything sold."""
+    done = replayed(SOON, wish("4", seconds=600, trigger=Stop(Price(26_832, 10))))
+    parent = done.state.parents["r7"]
+    assert parent.status == "FILLED"
+    assert parent.triggered_ns > parent.accepted_ns
+    assert all(fill.at_ns >= parent.triggered_ns - SECOND for order in done.state.orders.values() for fill in order.fills)
 
 
 def test_a_replay_knows_its_own_end(tape: Path) -> None:
