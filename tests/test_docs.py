@@ -17,9 +17,13 @@ from cli_kit import environment, isthmus
 
 from agent.cli import order, treasury
 from agent.cli.tables import GAP_WORDS
+from agent.cli.tca_tables import PART_WORDS
 from agent.cli.venues import COLUMNS
 from agent.config import KEYSTORE, Reconcile, Scorecard, custody_kinds, custody_module, load, wallet_section
+from agent.engine.traded import HORIZONS_S
 from agent.execution.gap import PARTS
+from agent.execution.pretrade import PARTICIPATION_MAX
+from agent.execution.tca import PARTS as COST_PARTS
 from agent.market import document
 from agent.routing.scorecard import Scoring
 from agent.settlement.knobs import Knobs
@@ -220,3 +224,11 @@ def test_the_parts_of_the_gap_are_the_ones_that_are_shown() -> None:
     assert set(GAP_WORDS) == set(PARTS)
     assert all(f"| {words} |" in text for words in GAP_WORDS.values())
     assert all(f"`{column}`" in text for column in COLUMNS if column != "venue")
+
+
+def test_the_parts_of_a_cost_are_the_ones_that_are_shown() -> None:
+    text = (ROOT / "docs" / "tca.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(COST_PARTS)
+    assert set(PART_WORDS) == set(COST_PARTS)
+    assert all(f"{seconds} s" in text for seconds in HORIZONS_S)
+    assert f"at most {PARTICIPATION_MAX:.0%}".replace("%", " %") in text

@@ -20,6 +20,7 @@ from agent.engine.traded import Group
 from agent.execution.tca import PARTS
 
 DOTS_MAX = 2_000  # fills that the chart shows, the largest
+GAP_S = 5.0  # where the market was not recorded for longer, its line is broken
 ROWS_MAX = 300  # orders in the table
 
 
@@ -87,7 +88,7 @@ def _price_chart(found: Analysis) -> str:
     market = [(bar.start_s + 1 - start_s, bar.mid) for bar in found.bars if bar.mid > 0]
     last = max([seconds(found), *(point.at_s - start_s for point in found.points), *(x for x, _ in market)])
     first = min([0.0, *(x for x, _ in market)])
-    lines = [Line("middle", market, "market")] if market else []
+    lines = [Line("middle", market, "market", gap=GAP_S)] if market else []
     lines += [
         Line(f"{one.name} {one.price:,.{digits}f}", [(0.0, one.price), (seconds(found), one.price)], one.name.lower())
         for one in found.benchmarks

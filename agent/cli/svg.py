@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
-from math import ceil, floor, log10
+from math import ceil, floor, inf, log10
 
 import msgspec
 
@@ -14,12 +14,13 @@ Points = Sequence[tuple[float, float]]
 
 
 class Line(msgspec.Struct, frozen=True):
-    """`kind` is a class of the page's style. `is_step`: it stays until it jumps."""
+    """`kind` is a class of the page's style. `is_step`: it stays until it jumps. It is broken where x jumps by more than `gap`."""
 
     name: str
     points: Points
     kind: str
     is_step: bool = False
+    gap: float = inf
 
 
 class Dot(msgspec.Struct, frozen=True):
@@ -66,8 +67,8 @@ def plot(title: str, lines: Sequence[Line], dots: Sequence[Dot], *, digits: int,
     parts.append(text(LEFT - 8, TOP - 2, unit, "end"))
     heights = _apart([place(*line.points[-1])[1] for line in lines if line.points])
     for line, height in zip([line for line in lines if line.points], heights, strict=True):
-        places = [place(*point) for point in line.points]
-        parts.append(f'<path class="line {line.kind}" d="{_path(places, is_step=line.is_step)}"/>')
+        path = "".join(_path([place(*point) for point in part], is_step=line.is_step) for part in _unbroken(line))
+        parts.append(f'<path class="line {line.kind}" d="{path}"/>')
         parts.append(text(WIDTH - RIGHT + 8, height + 4, line.name, "start", f"name {line.kind}"))
     for dot in dots:
         x, y = place(dot.x, dot.y)
@@ -121,6 +122,16 @@ def text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
 
 def _open(wide: int, tall: int, title: str) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" role="img" aria-label="{escape(title)}">'
+
+
+def _unbroken(line: Line) -> list[list[tuple[float, float]]]:
+    """Its points, parted where there is a gap."""
+    found: list[list[tuple[float, float]]] = []
+    for point in line.points:
+        if not found or point[0] - found[-1][-1][0] > line.gap:
+            found.append([])
+        found[-1].append(point)
+    return found
 
 
 def _path(places: Points, *, is_step: bool) -> str:

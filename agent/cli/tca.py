@@ -15,7 +15,7 @@ from agent.cli.reading import replay
 from agent.cli.report import page
 from agent.cli.show import line, out, print_json
 from agent.config import Loaded
-from agent.domain.errors import UsageError
+from agent.domain.errors import LedgerError, UsageError
 from agent.engine.analysis import Analysis, analysis
 from agent.engine.many import KEYS, Row, rows
 from agent.engine.parent import Parent
@@ -27,6 +27,7 @@ from agent.simulation.exchange.tape import TapeError
 from agent.simulation.exchange.tape_bars import tape_bars
 
 AROUND_NS = 90 * SECOND_NS
+NOTHING = "no order that has ended and traded; `isthmus order list` shows them all"
 
 Name = Annotated[str, typer.Argument(help="A parent's id.")]
 Tape = Annotated[
@@ -92,13 +93,19 @@ def many(
         and strategy in ("", parent.intent.strategy)
         and market.upper() in ("", parent.intent.market.upper())
     ]
-    found = rows((analysis(state, name) for name in chosen), KEYS[by])
+    known, left_out = list[Analysis](), list[str]()
+    for name in chosen:
+        try:
+            known.append(analysis(state, name))
+        except LedgerError as error:  # a fee in a coin without a price: the others still say something
+            left_out.append(f"{name}: {error}")
+    found = rows(known, KEYS[by])
     if as_json:
-        print_json({"by": by, "orders": len(chosen), "rows": [_row(one) for one in found]})
+        print_json({"by": by, "orders": len(known), "rows": [_row(one) for one in found], "left_out": left_out})
         return
-    out.print(
-        tca_tables.rows_table(found, by) if found else "no order that has ended and traded; `isthmus order list` shows them all"
-    )
+    out.print(tca_tables.rows_table(found, by) if found else NOTHING)
+    for text in left_out:
+        line(f"left out  {text}", "dim")
 
 
 def told(found: Analysis) -> dict[str, Any]:

@@ -211,13 +211,14 @@ class Engine:
         if not isinstance(event, IntentEnded):
             return event
         self._explain(event.intent_id)
-        self._quote_whole()
+        self._quote_whole(event.intent_id)
         return departed(event, self.state, self.world, now_ns)
 
-    def _quote_whole(self) -> None:
-        """What parents that are worked over time would have given in one go."""
-        while self.world.unquoted:
-            asked = self.world.unquoted.popleft()
+    def _quote_whole(self, intent_id: str = "") -> None:
+        """What parents that are worked over time would have given in one go: one after the other, and before its end."""
+        asked = next((one for one in self.world.unquoted if intent_id in ("", one.intent_id)), None)
+        if asked is not None:
+            self.world.unquoted.remove(asked)
             self._recorder.record([whole_quoted(asked, self.world.memo(asked.view.market, asked.side))])
 
     def _explain(self, intent_id: str = "") -> None:

@@ -19,6 +19,7 @@ from agent.routing.scorecard import Scoring
 from agent.routing.search import Search
 from agent.settlement.knobs import Knobs
 
+UNQUOTED_MAX = 512  # parents of which nobody has worked out yet what they would have given at once; the oldest go without
 UNEXPLAINED_MAX = 16  # routes that wait for their words; the oldest go without
 
 NATIVE_GROUP = "ETH"  # the group of every supported chain's own coin
@@ -63,7 +64,7 @@ class World(msgspec.Struct):
     beat_ns: int = 0  # when the engine last went round
     sampled_ns: int = 0  # when it last noted where markets stand
     unexplained: deque[Question] = msgspec.field(default_factory=lambda: deque(maxlen=UNEXPLAINED_MAX))
-    unquoted: deque[Question] = msgspec.field(default_factory=lambda: deque(maxlen=UNEXPLAINED_MAX))  # whole parents, as at arrival
+    unquoted: deque[Question] = msgspec.field(default_factory=lambda: deque(maxlen=UNQUOTED_MAX))  # whole parents, as at arrival
     memos: dict[tuple[str, Side], Memo] = {}  # by market and side: what routes need not work out again
     new_search: Callable[[], Search] = lambda: kernel.search  # the everyday search of a memo, plain or compiled
     has_begun: bool = False  # all were ready once in this run: from then on, one that is away keeps nobody from the others

@@ -41,6 +41,12 @@ def test_bars_stay_inside_too(edges) -> None:
         assert 0 <= float(one.get("x", "")) <= float(one.get("x", "")) + float(one.get("width", "")) <= WIDTH
 
 
+def test_a_line_is_broken_where_nothing_is_known() -> None:
+    points = [(0.0, 1.0), (1.0, 2.0), (9.0, 3.0), (10.0, 1.0)]
+    (path,) = re.findall(r' d="([^"]+)"', plot("t", [Line("a", points, "market", gap=5.0)], [], digits=2, unit="", span=(0, 10)))
+    assert (path.count("M"), path.count("L")) == (2, 2)
+
+
 def test_nothing_is_drawn_of_nothing() -> None:
     assert plot("t", [], [], digits=2, unit="", span=(0, 1)) == strips("t", []) == ""
 
