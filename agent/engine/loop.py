@@ -45,7 +45,7 @@ from agent.engine.supervise import Supervisor
 from agent.engine.tend import marks, tend
 from agent.engine.world import Rules, World
 from agent.market.view import Market
-from agent.ports import Anchoring, Clock, IntentView, Journal, Latch, Repair, Signer, Venue
+from agent.ports import Anchoring, Clock, Forecaster, IntentView, Journal, Latch, Repair, Signer, Venue
 from agent.routing import kernel
 from agent.routing.search import Search
 
@@ -76,13 +76,15 @@ class Engine:
         is_strict: bool = False,
         is_idle: bool = False,
         new_search: Callable[[], Search] = lambda: kernel.search,
+        forecaster: Forecaster | None = None,
     ) -> None:
         """`latch`: the kill switch. `is_strict`: refuse to start while the state cannot be explained. `is_idle`: only look.
 
-        `new_search`: what finds the splits of a market, plain or compiled.
+        `new_search`: what finds the splits of a market, plain or compiled. `forecaster`: an opinion for whoever may rest; none: neutral.
         """
         self.state = State(rules.scoring)
         self.world = World(market, {n: v.profile for n, v in venues.items()}, live, {}, {}, set(), new_search=new_search)
+        self.world.forecaster = forecaster
         self._venues, self._clock, self._rules, self._account = dict(venues), clock, rules, account
         self._started = EngineStarted(run_id, version, config_hash)
         self._recorder = Recorder(journal, clock, self.state, self.world, self._act)

@@ -4,7 +4,7 @@ Both are weighed by what they are expected to cost, in basis points of the middl
 
     take = half the spread + what size costs beyond it + the taker's fee + what the venue's scorecard charges
     rest = P (maker's fee - half the spread + drift against us)
-         + (1 - P) (take + what the market may move away meanwhile, the more so the more urgent)
+         + (1 - P) (take + drift against us + what the market may move away meanwhile)
 
 P, that it is filled in time: volume that trades against our side comes at the pace of the last minute, more of it where the other
 side of the book is heavier, and is taken to be exponentially distributed, so P = exp(-(queue ahead + half of ours) / volume). The
@@ -87,7 +87,7 @@ def weigh(sight: Sight) -> Weighed | None:
     filled = exp(-(near + sight.base / 2) / coming) if coming > 0 else 0.0
     away = AWAY * sight.sigma * BPS * sqrt(sight.horizon_s)
     maker = sight.found.maker_pips / 100
-    rest = filled * (maker - half + max(against, 0.0)) + (1 - filled) * (take + away)
+    rest = filled * (maker - half + max(against, 0.0)) + (1 - filled) * (take + away + against)
     return Weighed(take, rest, filled, asks[0][0] if selling else bids[0][0])
 
 
