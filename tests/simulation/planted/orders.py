@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from agent.domain.amount import rescale_up
 from agent.domain.events import FillReversed, OrderFilled, OrderReported
 from agent.domain.order import TRANSITIONS, Fill, Order, OrderState
 from agent.domain.plan import CancelOrder, PlaceOrder
-from agent.engine import record, state
+from agent.engine import record
 from agent.engine.dispatch import Dispatch
 from agent.engine.inquire import Inquiry
 from agent.engine.state import State
@@ -192,6 +191,6 @@ def a_fill_counts_for_its_parent_twice(patch: pytest.MonkeyPatch) -> None:
         order = self.orders.get(event.fill.order_id)
         if not is_known and order is not None and order.state is S.FILLED and order.plan.intent_id in self.parents:
             parent = self.parents[order.plan.intent_id]
-            parent.filled = parent.filled + rescale_up(state._base_of(event.fill, parent.intent), parent.filled.asset)
+            parent.count(event.fill, 1)
 
     instead(patch, State, "_fill", fill)
