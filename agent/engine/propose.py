@@ -207,7 +207,7 @@ def _gate(
 
 
 def _nonce(plan: Plan, state: State, world: World) -> int | None:
-    """Reserved by the approval: see `_waits_for_chain`, which keeps two of one decision from meeting."""
+    """Reserved by the approval: see `_busy_chains`, which keeps two of one decision from meeting."""
     return state.next_nonce(plan.venue, world.nonces.get(plan.venue, 0)) if isinstance(plan, ChainPlan) else None
 
 

@@ -114,7 +114,7 @@ def what_was_dropped_is_waited_for(patch: pytest.MonkeyPatch) -> None:
 @bug("wallet", (7, 1, 3, 0), "deaf")
 def two_batches_share_a_permit(patch: pytest.MonkeyPatch) -> None:
     """A second transaction is planned while the first waits, with the permit that the first will use up."""
-    instead(patch, decide, "_waits_for_chain", lambda right, *some: False)
+    instead(patch, decide, "_busy_chains", lambda right, *some: set())
 
 
 @bug("wallet", (2, 0, 4, 3))

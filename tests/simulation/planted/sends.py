@@ -251,11 +251,11 @@ def the_deadline_of_what_rests_is_forgotten(patch: pytest.MonkeyPatch) -> None:
 def the_limit_of_the_parent_is_ignored(patch: pytest.MonkeyPatch) -> None:
     """Children may trade as much worse than their quote as the slippage allows, whatever the parent's limit is."""
 
-    def made(right: Any, intent: Any, parts: Any, new_id: Any, terms: Any, tolerance: Any) -> Any:
+    def made(right: Any, intent: Any, parts: Any, new_id: Any, terms: Any, tolerance: Any, *more: Any, **others: Any) -> Any:
         limit = tolerance.limit
         wide = Price(limit.num * (95 if intent.side == "sell" else 105), limit.den * 100)
         loose = msgspec.structs.replace(tolerance, slippage_bps=80, limit=wide)
-        return right(intent, parts, new_id, terms, loose)
+        return right(intent, parts, new_id, terms, loose, *more, **others)
 
     instead(patch, propose, "children", made)
 
