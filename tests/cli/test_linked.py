@@ -67,3 +67,14 @@ def test_two_exits_expire_together_and_a_trailing_stop_follows(desk: Path) -> No
     name = isthmus(*waiting, *SOON, at=desk).json["parent"]["intent_id"]
     assert "for the market to fall to" in isthmus("order", "show", name, at=desk).out
     assert isthmus("order", "cancel", name, "--json", at=desk).json["status"] == "CANCELLED"
+
+
+def test_a_bracket_buys_and_sells_once(desk: Path) -> None:
+    """Over the exchange and the pools: a stop one basis point behind the best price fires soon."""
+    pair = ("order", "bracket", PAIR, "--side", "buy", "--qty", "1", "--take-profit", "9000", "--trail", "1bps", *SOON)
+    done = isthmus(*pair, "--strategy", "both", at=desk)
+    assert done.code == 0, done
+    assert [one["status"] for one in done.json["orders"]] == ["FILLED", "CANCELLED", "FILLED"]
+    bought, _, sold = (float(one["parent"]["filled"]["amount"]) for one in done.json["orders"])
+    assert 0.99 < sold <= bought <= 1
+    assert done.json["breaks"] == []
