@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 from replay_kit import ALONE, TAPE_START_NS, twap, wish, write_tape
 
 from agent import observe
+from agent.domain.algo import new_algo
 from agent.domain.amount import group_asset, parse_amount, rescale_down, zero
 from agent.domain.errors import JournalError, RefusedError, UsageError
 from agent.domain.intent import Intent
 from agent.domain.order import OrderState
 from agent.domain.price import Price
 from agent.domain.trigger import Stop
+from agent.engine import decide
+from agent.engine.parent import Parent
 from agent.engine.state import State
 from agent.engine.summary import summary
 from agent.journal.bars import read_bars
@@ -59,6 +63,31 @@ def test_the_same_words_give_the_same_journal(tape: Path) -> None:
         assert one.state.parents["r7"].status == "FILLED"
     assert replayed(taped, twap()).head != replayed(modelled, twap()).head
     assert replayed(msgspec.structs.replace(modelled, seed=8), twap()).head != replayed(modelled, twap()).head
+
+
+@pytest.mark.parametrize("name", ["twap", "is", "vwap"])
+def test_a_parent_that_sleeps_misses_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever only waits for its next part is not looked at before: the journal is the same as if it were, to the last hash."""
+    algo = new_algo(name, duration_ns=20 * SECOND, interval_ns=3 * SECOND, randomise_time_pct=30)
+    setting, work = msgspec.structs.replace(SOON, chain=QUICK_BLOCKS), wish("9", seconds=40, algo=algo)
+    asleep = replayed(setting, work).head
+    looked_at: list[str] = []
+
+    def awake(parent: Parent, *_: object) -> bool:
+        looked_at.append(parent.intent.intent_id)
+        return False
+
+    monkeypatch.setattr(decide, "sleeps", awake)
+    assert replayed(setting, work).head == asleep
+    assert len(looked_at) > 100
+
+
+@pytest.mark.nightly
+def test_half_an_hour_in_a_thousand_slices() -> None:
+    began_s = time.process_time()
+    done = replayed(Setting(), twap("200", 1_800, 1.8))
+    assert done.state.parents["r7"].slices >= 1_000
+    assert time.process_time() - began_s < 20
 
 
 def test_the_market_has_its_own_time(tape: Path) -> None:
