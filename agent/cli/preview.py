@@ -116,7 +116,7 @@ def _previewed(
     sigma, rate = bars.sigma(SECONDS_MAX), bars.rate(SECONDS_MAX)
     if not lasting_s:
         lasting_s = min(max(shortest_s(coins, rate), every_s), DURATION_S_MAX) if rate > 0 else DEFAULT_S
-    slices = min(slices_of(lasting_s, every_s), SLICES_MAX)
+    slices = min(slices_of(lasting_s, every_s), SLICES_MAX, _lots(seen, quantity))
     first, unplaced = look.routed(loaded, seen, side, Amount(quantity.units // slices, quantity.asset))
     all_in_bps = _cost_bps(first, first.quantity - unplaced, seen, side) or 0.0
     at_once_bps = _at_once_bps(loaded, seen, side, quantity)
@@ -132,6 +132,15 @@ def _check(lasting_s: float, every_s: float) -> None:
     if slices_of(lasting_s, every_s) > SLICES_MAX:
         least = -int(-lasting_s // SLICES_MAX)
         raise UsageError(f"more than {SLICES_MAX:,} slices: write --interval {least}s or more")
+
+
+def _lots(seen: look.Seen, quantity: Amount) -> int:
+    """How many of the smallest lot of any book it is; raises UsageError if it is less than one."""
+    decimals = quantity.asset.decimals
+    least = min((units * 10 ** (decimals - places) for units, places in seen.market.lots(seen.view.market)), default=1)
+    if quantity.units < least:
+        raise UsageError(f"--qty is below the smallest lot of any venue, {Amount(least, quantity.asset)}; write at least that")
+    return int(quantity.units // least)
 
 
 def _bars(loaded: Loaded, seen: look.Seen) -> Bars:

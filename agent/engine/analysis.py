@@ -121,7 +121,7 @@ def analysis(state: State, intent_id: str, bars: Sequence[Bar] = ()) -> Analysis
         done.best_single_venue,
         done.improvement_bps,
         tuple(_missing(parent, found, at_once, markouts, volume, seen.coverage(parent.begun_ns, until_ns))),
-        points(trades, terms),
+        points(trades, terms, tell),
         seen.between(parent.begun_ns - BEFORE_NS, until_ns + AFTER_NS),
     )
 

@@ -54,6 +54,7 @@ class Point(msgspec.Struct, frozen=True):
     instrument: str
     liquidity: Liquidity
     order_id: str
+    markouts_bps: tuple[float | None, ...]  # after each of `HORIZONS_S`; None: the market was not seen then
 
 
 def trades_of(order: Order, parent: Parent, seen: Recorded) -> list[Trade]:
@@ -155,14 +156,16 @@ def _markout(trades: Sequence[Trade], after_s: int, tell: Tell) -> Markout:
     return Markout(after_s, mean(told), sum(weight for weight, _ in told) / value if value else 0.0)
 
 
-def points(trades: Sequence[Trade], terms: Terms) -> tuple[Point, ...]:
+def points(trades: Sequence[Trade], terms: Terms, tell: Tell) -> tuple[Point, ...]:
     """The trades in time."""
     found, total = list[Point](), 0.0
     for one in sorted(trades, key=lambda one: one.at_ns):
         size = one.base / 10.0**terms.base.decimals
         total += size
         price = in_coins(one.quote, one.base, terms)
-        found.append(Point(one.at_ns / 1e9, price, size, total, one.venue, one.instrument, one.liquidity, one.order_id))
+        place = one.venue, one.instrument, one.liquidity, one.order_id
+        markouts_bps = tuple(tell(one, after_s) for after_s in HORIZONS_S)
+        found.append(Point(one.at_ns / 1e9, price, size, total, *place, markouts_bps))
     return tuple(found)
 
 

@@ -96,6 +96,7 @@ def test_a_preview_sends_nothing(desk: Path, sold: str) -> None:
         (("preview", *SALE, "--measure", "2h"), "10m or less"),
         (("preview", "ETH/USDT", "--side", "sell", "--qty", "0"), "above zero"),
         (("preview", *SALE, "--risk-weight", "-1"), "risk-weight"),
+        (("preview", "ETH/USDT", "--side", "sell", "--qty", "0.00001", "--measure", "0s"), "at least that"),
         (("tca", "nobody"), "isthmus order list"),
         (("report", "nobody", "--out", "x.html"), "isthmus order list"),
     ],

@@ -129,6 +129,8 @@ def test_markouts_are_the_journals_and_then_the_bars(sold: Any) -> None:
     assert [one.after_s for one in found.markouts] == [1, 10, 60]
     assert all(one.share == 1.0 for one in found.markouts)
     assert found.markouts[0].bps < found.markouts[1].bps < found.markouts[2].bps, "it went on falling after we sold: good for us"
+    by_hand = sum(point.size * point.price * (point.markouts_bps[1] or 0) for point in found.points)
+    assert found.markouts[1].bps == pytest.approx(by_hand / sum(point.size * point.price for point in found.points))
     alone = analysis(state, "p1")
     assert [one.share for one in alone.markouts] == [1.0, 1.0, 0.0]
     assert alone.markouts[2].bps is None
@@ -214,6 +216,20 @@ def test_buying_a_fee_in_the_coin_itself_is_worth_what_was_paid_for_it() -> None
     assert found.shortfall.fees.units == pytest.approx(quote * 0.001, rel=1e-6)
     assert found.markouts[-1].bps is not None
     assert found.markouts[-1].bps < 0, "it fell after we bought"
+
+
+def test_the_nearest_second_that_is_known_tells_the_middle() -> None:
+    seen = Recorded([Bar(101, mid=11.0), Bar(100, mid=10.0, spread_bps=3.0), Bar(105, mid=15.0), Bar(101, mid=12.0)])
+    assert seen.mid_before(102 * SECOND_NS) == 12.0, "of two bars of a second the later counts"
+    assert seen.mid_before(101 * SECOND_NS + 5) == 10.0
+    assert seen.mid_near(int(101.6 * SECOND_NS)) == 12.0, "that second ends at 102"
+    assert seen.mid_near(int(101.4 * SECOND_NS)) == 10.0
+    assert seen.mid_near(104 * SECOND_NS) == 12.0, "two seconds old"
+    assert seen.mid_near(105 * SECOND_NS) == 0.0
+    assert seen.half_spread_bps(103 * SECOND_NS) == 1.5
+    assert seen.half_spread_bps(107 * SECOND_NS) is None
+    assert [bar.start_s for bar in seen.between(100 * SECOND_NS, 102 * SECOND_NS)] == [100, 101]
+    assert not Recorded([]).covers(0, SECOND_NS, 0.0)
 
 
 # -- who took, and who rested --------------------------------------------------------------------------------------------
