@@ -37,6 +37,7 @@ REFUSALS_MAX = 3  # orders in a row that risk refuses before the parent is given
 FAILURES_MAX = 3  # orders in a row that a venue rejects or reverts before the parent goes on without it
 STUCK_NS = 60_000_000_000  # a transaction that waits longer for its block no longer holds up anything else
 ALL_IN_TRIES = 4
+SLEEPERS_SPARE = 64  # parents that have ended and are still noted as asleep
 REST_NS = 500_000_000  # after a failure; doubles with each further one, so that nothing is tried again blindly
 
 
@@ -76,6 +77,8 @@ def unworkable(intent: Intent, world: World, rules: Rules, begun_ns: int, now_ns
 def decide(state: State, world: World, rules: Rules, now_ns: int) -> list[Event]:
     """What to do now, for every live parent. Called after each batch of facts and at every tick."""
     events: list[Event] = []
+    if len(world.sleepers) > 2 * len(state.live) + SLEEPERS_SPARE:
+        world.sleepers = {name: one for name, one in world.sleepers.items() if name in state.live}
     for parent in state.live.values():
         if world.sleepers and sleeps(parent, world, now_ns):
             continue
