@@ -102,7 +102,7 @@ class Desk:
     def fill_resting(self, now_ns: int, share: float = 1.0) -> None:
         """Somebody comes and takes what rests."""
         for one in self.resting:
-            units = int(one.left.units * share)
+            units = int(one.left.units) if share == 1.0 else int(one.left.units * share)
             self.done += units
             self.mine.append((now_ns, units / 1e18))
         self.resting = [] if share == 1.0 else self.resting
