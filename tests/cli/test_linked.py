@@ -32,6 +32,9 @@ def desk(box: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_an_order_that_runs_is_paused_amended_and_goes_on(desk: Path) -> None:
     long = ("order", "submit", PAIR, "--side", "sell", "--qty", "8", "--slices", "8", "--every", "1m", "--detach", "--json")
     name = isthmus(*long, at=desk).json["parent"]["intent_id"]
+    for _ in range(200):  # the first of its slices
+        if isthmus("order", "show", name, "--json", at=desk).json["parent"]["filled"]["amount"] != "0":
+            break
     assert isthmus("order", "pause", name, "--json", at=desk).json == {"status": "PAUSED", "intent_id": name}
     amended = isthmus("order", "amend", name, "--qty", "7.5", "--within", "30m", "--limit", "1", "--json", at=desk)
     assert amended.json["intent"]["quantity"]["amount"] == "7.5", amended
@@ -57,8 +60,8 @@ def test_a_bracket_waits_and_is_moved(desk: Path) -> None:
 
 
 def test_two_exits_expire_together_and_a_trailing_stop_follows(desk: Path) -> None:
-    two = ("order", "oco", PAIR, "--side", "sell", "--qty", "1", "--take-profit", "9000", "--trail", "500bps", "--within", "4s")
-    expired = isthmus(*two, "--json", at=desk)
+    two = ("order", "oco", PAIR, "--side", "sell", "--qty", "1", "--take-profit", "9000", "--trail", "500bps")
+    expired = isthmus(*two, "--within", "4s", "--strategy", "pair", "--json", at=desk)
     assert [one["status"] for one in expired.json["orders"]] == ["EXPIRED", "EXPIRED"], expired
     assert expired.code == 4, expired
     waiting = ("order", "submit", PAIR, "--side", "sell", "--qty", "1", "--trail", "500bps", "--strategy", "trail", "--detach")
