@@ -80,7 +80,8 @@ class Engine:
     ) -> None:
         """`latch`: the kill switch. `is_strict`: refuse to start while the state cannot be explained. `is_idle`: only look.
 
-        `new_search`: what finds the splits of a market, plain or compiled. `forecaster`: an opinion for whoever may rest; none: neutral.
+        `new_search`: what finds the splits of a market, plain or compiled. `forecaster`: an opinion for whoever may
+        rest; without one it is neutral.
         """
         self.state = State(rules.scoring)
         self.world = World(market, {n: v.profile for n, v in venues.items()}, live, {}, {}, set(), new_search=new_search)

@@ -101,6 +101,8 @@ def rest_easy(parent: Parent, world: World, now_ns: int) -> None:
     world.sleepers.pop(intent.intent_id, None)
     if intent.algo is None or intent.would is not None or intent.group or intent.after:
         return
+    if dict(intent.algo.parameters).get("risk_aversion"):
+        return  # it plans anew by the market, not by the clock alone
     table = read(intent.algo).plan(intent)
     if table is None:
         return

@@ -41,7 +41,7 @@ def step(own: Parameters, stand: Standing) -> Move | None:
     traded = max(stand.bars().volume(since_ns, stand.now_ns) - stand.on_books_since(since_ns), 0.0)
     volume = int(traded * 10**stand.left.asset.decimals)
     before = int(stand.wanted.units) if stand.wanted is not None else 0
-    wanted = before + int(volume * _share(own, stand))
+    wanted = min(before + int(volume * _share(own, stand)), int(stand.intent.quantity.units))
     most = volume * (own.cap_pct or own.target_pct) // 100
     units = min(wanted - stand.done, most, int(stand.left.units))
     if units < stand.least:

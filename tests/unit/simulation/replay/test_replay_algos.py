@@ -6,7 +6,7 @@ says is what the venues saw.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -55,8 +55,10 @@ LIMITS: dict[Side, Price] = {"sell": Price(2_678, 1), "buy": Price(2_690, 1)}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quiet() -> None:
+def _quiet() -> Iterator[None]:
     observe.open_log(level="critical")
+    yield
+    observe.open_log()
 
 
 async def lived(setting: Setting, intent: Intent, kills_s: Sequence[float]) -> tuple[World, State, list[Row]]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -42,8 +42,10 @@ QUICK_BLOCKS = ChainSetting(block_ns=2 * SECOND)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quiet() -> None:
+def _quiet() -> Iterator[None]:
     observe.open_log(level="critical")
+    yield
+    observe.open_log()
 
 
 @pytest.fixture(scope="module")
