@@ -18,6 +18,7 @@ from agent.domain.intent import Intent
 from agent.domain.plan import Reason
 from agent.execution import algos
 from agent.execution.moves import Move
+from agent.execution.parameters import MILLISECOND_NS
 from agent.execution.schedule import PLANS_MAX, Timetable
 from agent.execution.standing import Resting, Standing
 
@@ -136,14 +137,14 @@ def _out_of_range(algo: Algo) -> Iterator[str]:
 
 def _too_late(intent: Intent, duration_ns: int, now_ns: int) -> Iterator[str]:
     if intent.deadline_ns < now_ns + duration_ns:
-        left = max(0, intent.deadline_ns - now_ns)
-        yield f"the deadline comes {plain(left, 9)} s from now, before the duration ends: at most {plain(left, 9)} s"
+        left = plain(max(0, intent.deadline_ns - now_ns) // MILLISECOND_NS, 3)
+        yield f"the deadline comes {left} s from now, before the duration ends: at most {left} s"
 
 
 def _too_small(intent: Intent, parts: int, least: int) -> list[str]:
     if 0 < int(intent.quantity.units) // parts < least:
         most = max(1, int(intent.quantity.units) // least)
-        return [f"{parts} parts of {intent.quantity} are below the smallest lot of any venue: at most {most} parts"]
+        return [f"{parts} parts of {intent.quantity} are below the smallest order that any venue takes: at most {most} parts"]
     return []
 
 
