@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from agent.domain.algo import Algo
-from agent.domain.amount import plain
+from agent.domain.amount import Amount, plain
 from agent.domain.intent import Intent
 from agent.domain.plan import Reason
 from agent.execution import algos
@@ -142,9 +142,11 @@ def _too_late(intent: Intent, duration_ns: int, now_ns: int) -> Iterator[str]:
 
 
 def _too_small(intent: Intent, parts: int, least: int) -> list[str]:
-    if 0 < int(intent.quantity.units) // parts < least:
-        most = max(1, int(intent.quantity.units) // least)
-        return [f"{parts} parts of {intent.quantity} are below the smallest order that any venue takes: at most {most} parts"]
+    units, smallest = int(intent.quantity.units), "below the smallest order that any venue takes"
+    if units < least:
+        return [f"{intent.quantity} is {smallest}: at least {Amount(least, intent.quantity.asset)}"]
+    if units // parts < least:
+        return [f"{parts} parts of {intent.quantity} are {smallest}: at most {units // least} parts"]
     return []
 
 

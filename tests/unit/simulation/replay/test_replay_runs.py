@@ -281,8 +281,10 @@ def test_what_was_not_traded_counts_as_if_it_were_taken_in_the_end() -> None:
 
 
 def test_an_order_that_is_refused_says_why() -> None:
-    with pytest.raises(RefusedError, match=r"20 parts of 0.001 ETH are below the smallest lot"):
+    with pytest.raises(RefusedError, match=r"0.001 ETH is below the smallest order that any venue takes: at least 0.0018"):
         replayed(SOON, twap("0.001", 40, 2))
+    with pytest.raises(RefusedError, match=r"20 parts of 0.02 ETH are below .* at most 10 parts"):
+        replayed(SOON, twap("0.02", 40, 2))
     with pytest.raises(RefusedError, match=r"the interval 9 s is longer than the duration: at most 4 s"):
         replayed(SOON, twap("5", 4, 9))
 
