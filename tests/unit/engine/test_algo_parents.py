@@ -71,7 +71,9 @@ def test_parts_below_the_smallest_lot_are_refused_before_anything_is_sent() -> N
     async def lived() -> None:
         async with running(venues()) as run:
             reasons = await run.engine.submit(wish(TWAP, quantity="0.0000001"))
-            assert any("at most" in reason.text for reason in reasons)
+            assert any("at least 0.0018" in reason.text for reason in reasons)
+            reasons = await run.engine.submit(wish(TWAP, quantity="0.01"))
+            assert any("12 parts of 0.01 ETH" in reason.text and "at most 5 parts" in reason.text for reason in reasons)
             assert not run.engine.state.orders
             assert any(isinstance(record.event, IntentRefused) for record in run.journal.read())
 
