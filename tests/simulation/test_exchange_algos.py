@@ -39,13 +39,13 @@ def work(exchange: Exchange, seconds: int, start_ms: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"duration": "299"}, -1130),
-        ({"duration": "86401"}, -1130),
+        ({"duration": "299"}, -20130),
+        ({"duration": "86401"}, -20130),
         ({"duration": None}, -1102),
-        ({"quantity": "0.37"}, -20124),
-        ({"quantity": "37.4"}, -20124),
+        ({"quantity": "0.37"}, -20204),
+        ({"quantity": "37.4"}, -20204),
         ({"quantity": "0.00001"}, -1013),
-        ({"clientAlgoId": "short"}, -1130),
+        ({"clientAlgoId": "short"}, -20130),
         ({"limitPrice": "2600.001"}, -1013),
         ({"side": "HOLD"}, -1117),
         ({"symbol": "NOPE"}, -1121),
@@ -64,7 +64,7 @@ async def test_it_is_worked_by_orders_of_the_exchange_s_own(exchange: Exchange, 
     assert (await client.signed("POST", f"{ROOT}/newOrderTwap", **TWAP))[1]["success"] is True
     (shown,) = (await client.signed("GET", f"{ROOT}/openOrders"))[1]["orders"]
     assert (shown["clientAlgoId"], shown["algoStatus"], shown["totalQty"]) == (NAME, "WORKING", "10.00000000")
-    assert (await client.signed("POST", f"{ROOT}/newOrderTwap", **TWAP))[1]["code"] == -20121
+    assert (await client.signed("POST", f"{ROOT}/newOrderTwap", **TWAP))[1]["code"] == -20132
     work(exchange, 150, shown["bookTime"])
     half = (await client.signed("GET", f"{ROOT}/subOrders", algoId=shown["algoId"]))[1]
     assert (half["total"], half["executedQty"]) == (11, "5.50000000")
@@ -88,8 +88,8 @@ async def test_a_cancel_leaves_what_was_traded(exchange: Exchange, client: Clien
     work(exchange, 60, shown["bookTime"])
     answer = await client.signed("DELETE", f"{ROOT}/order", algoId=shown["algoId"])
     assert answer == (200, {"algoId": shown["algoId"], "success": True, "code": 0, "msg": "OK"})
-    assert (await client.signed("DELETE", f"{ROOT}/order", algoId=shown["algoId"]))[1]["code"] == -20128
-    assert (await client.signed("DELETE", f"{ROOT}/order", algoId=99))[1]["code"] == -20127
+    assert (await client.signed("DELETE", f"{ROOT}/order", algoId=shown["algoId"]))[1]["code"] == -20124
+    assert (await client.signed("DELETE", f"{ROOT}/order", algoId=99))[1]["code"] == -20124
     work(exchange, 300, shown["bookTime"])
     (ended,) = (await client.signed("GET", f"{ROOT}/historicalOrders"))[1]["orders"]
     assert (ended["algoStatus"], ended["executedQty"]) == ("CANCELLED", "2.50000000")

@@ -1,8 +1,8 @@
 """The exchange's own TWAP: an order that it works itself, with orders of its own that it sends over a time.
 
-Nothing is reserved for it: each part is paid when it trades, and a part that cannot be paid, or is too small, is tried again with the
-next. What is left at the end is not traded. The parts are ordinary orders with client ids of the exchange's own, in its lists and
-on the private stream. Source: Binance spot algo API (`/sapi/v1/algo/spot/...`), from its documentation.
+Nothing is reserved for it: each part is paid when it trades, and a part that cannot be paid, or is too small, is tried again with
+the next. What is left at the end is not traded. The parts are ordinary orders with client ids of the exchange's own, in its lists
+and on the private stream. Source: Binance spot algo API (`/sapi/v1/algo/spot/...`), from its documentation.
 """
 
 from __future__ import annotations
@@ -75,21 +75,21 @@ class Algos:
             raise Refused(-1117, "Invalid side.")
         lots, seconds = parse_size(params, rules, "quantity"), integer(params, "duration")
         if not DURATION_S[0] <= seconds <= DURATION_S[1]:
-            raise Refused(-1130, "Data sent for parameter 'duration' is not valid.")
+            raise Refused(-20130, "Invalid data sent for parameter 'duration'.")
         name = params.get("clientAlgoId") or f"{self._last_id + 1:032x}"
         if len(name) != CLIENT_ID_LENGTH:
-            raise Refused(-1130, "Data sent for parameter 'clientAlgoId' is not valid.")
+            raise Refused(-20130, "Invalid data sent for parameter 'clientAlgoId'.")
         limit = decimal_units(params, "limitPrice") if "limitPrice" in params else 0
         if limit % (rules.tick_units * rules.tick_step):
             raise Refused(-1013, "Filter failure: PRICE_FILTER")
         best = venue.markets[rules.symbol].book.best(1 - side)
         worth = rules.quote_units(best[0] * lots) if best is not None else 0
         if not WORTH[0] <= worth <= WORTH[1]:
-            raise Refused(-20124, "Quantity is out of range: the notional must be between 1,000 and 100,000 USDT.")
+            raise Refused(-20204, "The notional of USD is less or more than the limit.")
         if any(one.client_id == name for one in self._all.values() if one.account == account):
-            raise Refused(-20121, "Duplicate clientAlgoId.")
+            raise Refused(-20132, "The client algo id is duplicated.")
         if len(self.open(account)) >= OPEN_MAX:
-            raise Refused(-20130, f"Too many open algo orders: at most {OPEN_MAX}.")
+            raise Refused(-20198, "Reach the max open orders allowed.")
         self._last_id += 1
         algo = Algo(self._last_id, account, rules.symbol, side, lots, limit // rules.tick_units, seconds * 1_000, name, now_ms)
         self._all[algo.id] = algo
@@ -99,14 +99,14 @@ class Algos:
     def cancel(self, account: str, algo_id: int, now_ms: int) -> Algo:
         algo = self.find(account, algo_id)
         if algo.end_ms:
-            raise Refused(-20128, "Algo order is not open.")
+            raise Refused(-20124, "Invalid algo id or it has been completed.")
         algo.status, algo.end_ms = "CANCELLED", now_ms
         return algo
 
     def find(self, account: str, algo_id: int) -> Algo:
         algo = self._all.get(algo_id)
         if algo is None or algo.account != account:
-            raise Refused(-20127, "Algo order does not exist.")
+            raise Refused(-20124, "Invalid algo id or it has been completed.")
         return algo
 
     def open(self, account: str) -> list[Algo]:
