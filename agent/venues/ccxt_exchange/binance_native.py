@@ -101,6 +101,7 @@ class Natives:
         self._trade_ids: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._held: deque[tuple[int, wire.ExecutionReport]] = deque()
         self._looked_ns = 0
+        self._opened_ns = 0  # since when the journal's orders were not asked about in this life of the stream; 0: they were
 
     # -- what is sent -------------------------------------------------------------------------------------------------
 
@@ -182,13 +183,14 @@ class Natives:
         return (symbol, number) in self._parts
 
     async def answer(self, asked: Sequence[OrderRef]) -> tuple[list[PrivateFact], tuple[str, ...], bool]:
-        """What is certain about the orders and cancels of this kind, which orders the exchange works, and whether all were asked."""
+        """What is certain about the orders and cancels of this kind, which orders it works, and whether all were asked."""
         for ref in asked:
             if not ref.target_id:
                 remember(self._known, ref.order_id, ref, KNOWN_MAX)
                 if ref.state not in ENDED:
                     self._ended.pop(ref.order_id, None)
         facts: list[PrivateFact] = []
+        self._opened_ns = 0
         if not asked and not self.is_active:
             return facts, (), True
         try:
@@ -287,24 +289,34 @@ class Natives:
     def holds(self, report: wire.ExecutionReport) -> bool:
         """Whether a report belongs, or may belong, to a sub-order: then it waits here. VenueError if too many wait."""
         is_named = self._own.is_known(report.symbol, report.order_number, report.order_id)
-        if not self.is_part(report.symbol, report.order_number) and (is_named or not self._suspects()):
+        is_possible = bool(self._suspects()) or self._is_new
+        if not self.is_part(report.symbol, report.order_number) and (is_named or not is_possible):
             return False
         if len(self._held) >= HELD_MAX:
             raise VenueError(f"{self._client.name}: too many reports of orders that nobody knows")
         self._held.append((self._client.clock.now_ns(), report))
         return True
 
+    def opened(self) -> None:
+        """A new life of the stream: until the journal's orders are asked about, any trade may be of one of them."""
+        self._opened_ns = self._client.clock.now_ns()
+
+    @property
+    def _is_new(self) -> bool:
+        return self._opened_ns > 0 and self._client.clock.now_ns() < self._opened_ns + HELD_NS
+
     @property
     def is_due(self) -> bool:
-        return self.is_active and (bool(self._held) or self._client.clock.now_ns() >= self._looked_ns + LOOK_NS)
+        is_hinted = bool(self._held) and not self._is_new
+        return self.is_active and (is_hinted or self._client.clock.now_ns() >= self._looked_ns + LOOK_NS)
 
     async def look(self) -> tuple[list[PrivateFact], list[wire.ExecutionReport]]:
-        """Ask about all that is worked, or may be hinted at. What the lists do not name after a while is returned: it is not ours."""
+        """Ask about all that is worked, or may be hinted at. What no list names after a while is returned: it is not ours."""
         self._looked_ns = self._client.clock.now_ns()
         seen, facts, foreign = len(self._held), list[PrivateFact](), list[wire.ExecutionReport]()
         names = self._suspects() if seen else [name for name in self._known if name not in self._ended]
         try:
-            working = await self._working()
+            working = await self._working() if names else {}
             for name in names:
                 facts += await self._facts(self._known[name], working)
         except (VenueError, NumberError) as error:
@@ -312,7 +324,8 @@ class Natives:
             return facts, foreign
         for _ in range(seen):
             since_ns, report = self._held.popleft()
-            owner, is_old = self._parts.get((report.symbol, report.order_number)), self._looked_ns > since_ns + HELD_NS
+            owner = self._parts.get((report.symbol, report.order_number))
+            is_old = not self._is_new and (not names or self._looked_ns > since_ns + HELD_NS)
             if owner is None and is_old:
                 foreign.append(report)
             elif owner is not None and report.execution == "TRADE_CANCEL":

@@ -84,6 +84,7 @@ class BinanceSpot:
         self._own.forgive()
         feed = self._feed = Feed(client, self._own, self._natives, self._rules.instruments, self._read_book, self._care)
         try:
+            self._natives.opened()
             await feed.open()
             yield VenueConnected(client.name)
             yield Listed(client.name, tuple(self._rules.instruments.values()), client.clock.now_ns())
