@@ -63,6 +63,16 @@ class Simulated(msgspec.Struct, frozen=True, tag=True):
 VenueEvent = MarketFact | PrivateFact | Allowance | Simulated
 
 
+class NativeTwap(msgspec.Struct, frozen=True):
+    """What a venue's own TWAP takes: a duration, and a value in whole coins of `quote`, each within bounds. Ends included."""
+
+    quote: str  # the group that an instrument must be quoted in
+    duration_s_min: int
+    duration_s_max: int
+    value_min: int
+    value_max: int
+
+
 class Profile(msgspec.Struct, frozen=True):
     """A venue's facts as data. `is_atomic`: all legs of a plan travel in one transaction. `chain_id` None: custodial."""
 
@@ -75,6 +85,7 @@ class Profile(msgspec.Struct, frozen=True):
     spender: str = ""  # who must be approved to move tokens (Permit2); empty off chain
     sends_in_flight_max: int = 8
     anchor: str = ""  # the contract that keeps heads of the journal, where one was deployed
+    native_twap: NativeTwap | None = None  # it works a TWAP of its own, if one wants
 
 
 class Resting(msgspec.Struct, frozen=True):

@@ -250,6 +250,7 @@ class OrderRef(msgspec.Struct, frozen=True):
     state: OrderState = OrderState.UNKNOWN
     filled: int = 0  # base units of the fills that we know
     target_id: str = ""  # of a cancel: the order that it takes back
+    is_native: bool = False  # it is worked by the venue's own TWAP, or takes such an order back
 
 
 def reference_of(order: Order) -> OrderRef:
@@ -270,4 +271,5 @@ def reference_of(order: Order) -> OrderRef:
         order.state,
         order.filled,
         plan.target_id if isinstance(plan, CancelOrder) else "",
+        plan.is_native if isinstance(plan, CancelOrder) else isinstance(plan, PlaceOrder) and plan.native_s > 0,
     )

@@ -17,6 +17,7 @@ class PlaceOrder(msgspec.Struct, frozen=True, tag=True):
     """One order on one book. `order_id` is also the client order id that the venue sees.
 
     `replaces` names the resting order that must go first: one request, two legs, each with its own outcome under its own id.
+    `native_s`: the venue's own TWAP works it over so many seconds; 0: an ordinary order.
     """
 
     order_id: str
@@ -31,6 +32,7 @@ class PlaceOrder(msgspec.Struct, frozen=True, tag=True):
     sell: Amount  # the most that can leave, at the limit
     buy: Amount  # the least that arrives for a complete fill, before the fee
     replaces: str = ""
+    native_s: int = 0
 
 
 class SwapLeg(msgspec.Struct, frozen=True):
@@ -77,7 +79,7 @@ class ApproveToken(msgspec.Struct, frozen=True, tag=True):
 
 
 class CancelOrder(msgspec.Struct, frozen=True, tag=True):
-    """Take a resting order back. `order_id` is the cancel's own id."""
+    """Take a resting order back. `order_id` is the cancel's own id. `is_native`: the venue's own TWAP works the target."""
 
     order_id: str
     intent_id: str
@@ -85,6 +87,7 @@ class CancelOrder(msgspec.Struct, frozen=True, tag=True):
     venue: str
     instrument: str
     target_id: str
+    is_native: bool = False
 
 
 class CancelTransaction(msgspec.Struct, frozen=True, tag=True):
@@ -154,7 +157,7 @@ class VenueRequest(msgspec.Struct, frozen=True, tag=True):
 
     order_id: str
     venue: str
-    action: Literal["place", "cancel", "replace"]
+    action: Literal["place", "cancel", "replace", "place_native", "cancel_native"]
     fields: tuple[tuple[str, str], ...]
 
 

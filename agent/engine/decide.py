@@ -19,12 +19,23 @@ from agent.engine.explain import Question
 from agent.engine.links import ended as ended_by_others
 from agent.engine.links import room
 from agent.engine.parent import Parent
-from agent.engine.propose import given, most_given, permission, rest, trade
+from agent.engine.propose import given, hand_over, most_given, permission, rest, trade
 from agent.engine.state import State
-from agent.engine.work import least_of, limit_of, next_move, posts, rest_easy, rested, sleeps, standing, tighter
+from agent.engine.work import (
+    least_of,
+    limit_of,
+    next_move,
+    posts,
+    rest_easy,
+    rested,
+    sleeps,
+    standing,
+    tighter,
+    unworkable_natively,
+)
 from agent.engine.world import Rules, World, coin_price, gas_prices
 from agent.execution.algorithms import refusals
-from agent.execution.moves import Rest, Take
+from agent.execution.moves import HandOver, Move, Rest, Take
 from agent.execution.schedule import Slice, due
 from agent.execution.standing import can_take
 from agent.market.view import View
@@ -53,6 +64,8 @@ def accept(intent: Intent, state: State, world: World, rules: Rules, now_ns: int
         why = "; ".join(reason.text for reason in view.untrusted) or "no venue is connected that trades it"
         reasons.append(Reason("NO_REFERENCE_PRICE", f"there is no trusted price for {intent.market}: {why}"))
     reasons.extend(unworkable(intent, world, rules, now_ns, now_ns))
+    if not reasons and view.mid is not None:
+        reasons.extend(unworkable_natively(intent, view.mid, world))
     if all(account != intent.account for account, _ in state.adopted):
         reasons.append(Reason("VALIDATION_FAILED", f"this agent works no account named {intent.account[:40]!r}"))
     if halt := _halt(intent, state, world):
@@ -136,11 +149,13 @@ def _work(parent: Parent, state: State, world: World, rules: Rules, now_ns: int)
         return
     if isinstance(move, Rest):
         yield from rest(parent, move, view, limit_of(parent), state, world, rules, now_ns)
+    elif isinstance(move, HandOver):
+        yield from hand_over(parent, move, view, limit_of(parent), state, world, rules, now_ns)
     else:
         yield from _take(parent, move, view, busy, state, world, rules, now_ns)
 
 
-def _move(parent: Parent, left: Amount, least: int, state: State, world: World, now_ns: int) -> Take | Rest | None:
+def _move(parent: Parent, left: Amount, least: int, state: State, world: World, now_ns: int) -> Move | None:
     """What is to be done next, by the algorithm or, without one, by the clock alone."""
     if parent.intent.algo is None:
         piece = due(parent.intent, left, parent.slices, parent.slice_ns, now_ns)

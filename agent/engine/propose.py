@@ -18,9 +18,9 @@ from agent.engine.links import room
 from agent.engine.parent import Parent
 from agent.engine.state import State
 from agent.engine.world import Rules, World
-from agent.execution.children import ChainTerms, Part, Tolerance, children, resting
+from agent.execution.children import ChainTerms, Part, Tolerance, children, native, resting
 from agent.execution.fees import gas_fee_max
-from agent.execution.moves import Rest
+from agent.execution.moves import HandOver, Rest
 from agent.execution.placement import Post
 from agent.execution.schedule import Slice
 from agent.market.view import View
@@ -89,6 +89,30 @@ def rest(
     piece = RoutePiece(found.id, placed, net, 1.0, all_in, all_in, found.maker_pips, zero(net.asset), move.why)
     yield Routed(intent.intent_id, parent.slices, placed, (piece,), net, (), (), view.mid, now_ns)
     yield from _gate([plan], parent, view.mid, state, world, rules, now_ns)
+
+
+def hand_over(
+    parent: Parent, move: HandOver, view: View, limit: Price, state: State, world: World, rules: Rules, now_ns: int
+) -> Iterator[Event]:
+    """One order that the venue works by its own TWAP, as a route of one piece. It is journaled, also if refused."""
+    intent, found, mid = parent.intent, world.market.instrument(move.instrument), view.mid
+    assert found is not None and mid is not None, "what is handed over was seen in the view"  # noqa: PT018
+    worst = worse_by(mid, rules.limits.collar_bps, selling=intent.side == "sell")
+    bound = max(limit, worst) if intent.side == "sell" else min(limit, worst)
+    top, bottom = int(bound.num) * 10**found.quote.decimals, int(bound.den) * found.tick_units
+    ticks = -(-top // bottom) if intent.side == "sell" else top // bottom
+    lots = int(rescale_down(move.quantity, found.base).units) // found.lot_units
+    plan = native(intent, found, ticks, lots, move.seconds, next(_ids(parent, state)))
+    placed = rescale_down(plan.sell if intent.side == "sell" else plan.buy, intent.quantity.asset)
+    group, price = group_asset(intent.quote), float(decimal_of(mid))
+    all_in = price * (1 - found.fee_pips / PIPS if intent.side == "sell" else 1 + found.fee_pips / PIPS)
+    value = int(placed.units) * int(mid.num) * 10**group.decimals // (int(mid.den) * 10**placed.asset.decimals)
+    fee = -(-value * found.fee_pips // PIPS)
+    net = Amount(value - fee if intent.side == "sell" else value + fee, group)
+    why = f"{found.venue} works it by its own TWAP over {move.seconds} s"
+    piece = RoutePiece(found.id, placed, net, 1.0, all_in, all_in, found.fee_pips, zero(group), why)
+    yield Routed(intent.intent_id, parent.slices, placed, (piece,), net, (), (), mid, now_ns)
+    yield from _gate([plan], parent, mid, state, world, rules, now_ns)
 
 
 def _terms(venue: str, parent: Parent, route: Route, world: World, rules: Rules) -> ChainTerms:

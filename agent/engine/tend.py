@@ -100,7 +100,8 @@ def _take_back(order: Order, plan: PlaceOrder, state: State, world: World, now_n
         if now_ns < state.orders[earlier[-1]].ended_ns + pause_ns:
             return
     name = f"{order.order_id}x{len(earlier)}"
-    cancel = CancelOrder(name, plan.intent_id, plan.account, plan.venue, plan.instrument, order.order_id)
+    at = plan.intent_id, plan.account, plan.venue, plan.instrument
+    cancel = CancelOrder(name, *at, order.order_id, is_native=plan.native_s > 0)
     answer = approve_cancel(cancel, world.profiles)
     if isinstance(answer, Approved):
         yield OrderApproved(answer)

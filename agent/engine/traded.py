@@ -88,6 +88,8 @@ def _liquidity(fill: Fill, order: Order) -> Liquidity:
         return "pool"
     if order.plan.time_in_force == "POST":
         return "maker"
+    if order.plan.native_s:
+        return "taker"  # the parts that the venue sends are at the market
     if order.plan.time_in_force == "GTC" and order.heard_ns and fill.at_ns > order.heard_ns + AT_ONCE_NS:
         return "maker"
     return "taker"

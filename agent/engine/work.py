@@ -1,6 +1,6 @@
 """One step of a parent that an algorithm works: what it sees, what it wants next, what of it should rest instead of take. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -8,26 +8,40 @@ from agent.domain.amount import Amount, Asset, group_asset, rescale_down, rescal
 from agent.domain.instrument import Instrument
 from agent.domain.intent import Intent
 from agent.domain.order import RESTING, Order
-from agent.domain.plan import PlaceOrder, SwapBatch
+from agent.domain.plan import PlaceOrder, Reason, SwapBatch
 from agent.domain.price import Price, worse_by
 from agent.engine.parent import Parent
 from agent.engine.state import State
 from agent.engine.world import Rules, Sleeper, World, gas_prices
 from agent.execution import placement
-from agent.execution.algorithms import read
+from agent.execution.algorithms import OUT_OF_RANGE, read
 from agent.execution.moves import Move, Take
+from agent.execution.native import refusals
 from agent.execution.placement import Post, Sight
 from agent.execution.schedule import RETRY_NS
 from agent.execution.standing import Resting, Standing, can_take
 from agent.liquidity.depth import Depth
 from agent.market.view import Source, View
+from agent.ports import NativeTwap
 from agent.routing.cost import Charge, gas_up
 from agent.routing.split import Route
 
 SLEEP_NS = 1_000_000_000
 LOOKED_BACK = 8  # orders of a parent, when pools that were just used are looked for
 WOULD_NS = 500_000_000  # between attempts to take all at the I-would price
+NATIVE_LATE_NS = 5_000_000_000  # after its time, before what a venue works by itself is taken back
 REFILL_BLOCKS = 2  # a pool that was just used is left alone for so long, for others to bring it back to the market
+
+
+def unworkable_natively(intent: Intent, mid: Price, world: World) -> Iterator[Reason]:
+    """Why no venue would work by itself what the order wants to hand over."""
+    own = read(intent.algo).own if intent.algo is not None else None
+    if own is None or not (pct := getattr(own, "native_pct", 0)):
+        return
+    listed = ((found, world.profiles[found.venue].native_twap) for found in world.market.listed(intent.market))
+    offers = [(found, terms) for found, terms in listed if terms is not None]
+    for text in refusals(intent, pct, own.duration_ns, mid, offers):
+        yield Reason(OUT_OF_RANGE, text)
 
 
 def limit_of(parent: Parent) -> Price:
@@ -75,6 +89,8 @@ def standing(parent: Parent, left: Amount, least: int, state: State, world: Worl
         resting,
         on_books,
         free,
+        lambda found: _native(found, parent, state, world),
+        lambda: _given(parent, state),
     )
 
 
@@ -127,6 +143,9 @@ def stale(stand: Standing, order: Order) -> str:
         return ""
     if intent.would is not None and _would(stand, intent.would):
         return "the price is there at which all would be traded"
+    if plan.native_s:
+        is_late = stand.elapsed_ns >= read(intent.algo).duration_ns + NATIVE_LATE_NS
+        return "its venue should have ended it by now" if is_late else ""
     return read(intent.algo).stale(stand, _resting(order, plan, intent.quantity))
 
 
@@ -209,6 +228,22 @@ def _resting(order: Order, plan: object, quantity: Amount) -> Resting:
     base = plan.sell if plan.side == "sell" else plan.buy
     left = rescale_down(Amount(order.may_trade, base.asset), quantity.asset)
     return Resting(order.order_id, plan.instrument, plan.ticks, left, order.sent_ns or order.approved_ns)
+
+
+def _native(found: Instrument, parent: Parent, state: State, world: World) -> NativeTwap | None:
+    """What the venue offers, as long as it can be used and has not failed the parent."""
+    is_closed = found.venue in state.status or found.venue in parent.failures or found.venue not in world.ready
+    return None if is_closed or state.halt_of(found.venue, found.id) else world.profiles[found.venue].native_twap
+
+
+def _given(parent: Parent, state: State) -> int:
+    units = 0
+    for name in parent.orders:
+        order = state.orders[name]
+        if isinstance(order.plan, PlaceOrder) and order.plan.native_s:
+            base = order.plan.sell if order.plan.side == "sell" else order.plan.buy
+            units += int(rescale_up(Amount(order.filled + order.may_trade, base.asset), parent.intent.quantity.asset).units)
+    return units
 
 
 def _on_books(parent: Parent, state: State, since_ns: int) -> float:

@@ -66,6 +66,11 @@ def resting(intent: Intent, found: Instrument, ticks: int, lots: int, order_id: 
     return _place(intent, found, ticks, lots, "POST", order_id)
 
 
+def native(intent: Intent, found: Instrument, ticks: int, lots: int, seconds: int, order_id: str) -> PlaceOrder:
+    """An order that the venue works by its own TWAP, never beyond `ticks`."""
+    return msgspec.structs.replace(_place(intent, found, ticks, lots, "GTC", order_id), native_s=seconds)
+
+
 def _book(intent: Intent, part: Part, order_id: str, tolerance: Tolerance, post: Post | None) -> PlaceOrder:
     if post is not None:
         return resting(intent, part.instrument, post.ticks, part.lots, order_id)

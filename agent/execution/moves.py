@@ -1,4 +1,4 @@
-"""What an algorithm may want next: take a quantity over all venues now, or let one rest at a book."""
+"""What an algorithm may want next: take a quantity over all venues now, let one rest at a book, or have a venue work it."""
 
 from typing import Literal
 
@@ -33,4 +33,12 @@ class Rest(msgspec.Struct, frozen=True):
     why: str
 
 
-Move = Take | Rest
+class HandOver(msgspec.Struct, frozen=True):
+    """Let the instrument's venue work `quantity` (base group) by its own TWAP over so many seconds, within the parent's limit."""
+
+    instrument: str
+    quantity: Amount
+    seconds: int
+
+
+Move = Take | Rest | HandOver

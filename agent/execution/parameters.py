@@ -20,6 +20,9 @@ Placement = Annotated[
     Literal["take", "auto", "passive"],
     Meta(description="take: at once; passive: only by resting at the best price; auto: whichever is expected to cost less."),
 ]
+NativePct = Annotated[
+    int, Meta(ge=0, le=100, description="So many per cent are worked by a venue's own TWAP, where one offers it; the rest here.")
+]
 Refresh = Annotated[
     int, Meta(ge=100 * MILLISECOND_NS, le=3_600 * SECOND_NS, description="Before the next look at a resting order: 500ms, 2s.")
 ]

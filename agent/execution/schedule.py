@@ -111,13 +111,21 @@ def timetable(own: Randomised, weights: Sequence[float], units: int, seed: str) 
 
 
 def by_timetable(own: Timed, stand: Standing, table: Timetable) -> Take | None:
-    """What should have been traded by now and was not."""
+    """What should have been traded by now and was not. What a venue works by its own TWAP is no part of it: of the rest, as much as
+    the timetable wants of all.
+    """
     at = table.at(stand.elapsed_ns)
     if at < 0:
         return None
     until_ns = table.starts_ns[at + 1] if at + 1 < len(table.starts_ns) else own.duration_ns
     late = table.units[at - 1] if at else 0
-    return towards(own, stand, table.units[at], table.part(at), late, until_ns)
+    given, whole = stand.given(), int(stand.intent.quantity.units)
+    if not given:
+        return towards(own, stand, table.units[at], table.part(at), late, until_ns)
+    kept = max(whole - given, 0)
+    wanted, before = (given + kept * units // whole for units in (table.units[at], late))
+    take = towards(own, stand, wanted, kept * table.part(at) // whole, before, until_ns)
+    return take and msgspec.structs.replace(take, wanted=stand.amount(table.units[at]))
 
 
 def towards(own: Timed, stand: Standing, wanted: int, part: int, late: int, until_ns: int) -> Take | None:

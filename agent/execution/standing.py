@@ -11,6 +11,11 @@ from agent.domain.price import Price, ticks_price
 from agent.liquidity.depth import Depth
 from agent.market.bars import Bars
 from agent.market.view import Source, View
+from agent.ports import NativeTwap
+
+
+def _none(_: Instrument) -> None:
+    """No venue offers anything."""
 
 
 class Resting(msgspec.Struct, frozen=True):
@@ -29,7 +34,8 @@ class Standing(msgspec.Struct, frozen=True):
 
     What costs more to know is asked for: `view` (the trusted market), `bars` (what it did), `resting` (children at books),
     `on_books_since` (base coins that children traded on books since a moment: part of what the tape says was traded), `free` (units
-    of the base group that the account could trade at a book within the limit).
+    of the base group that the account could trade at a book within the limit), `native` (the TWAP of its own that the venue of a
+    book offers now), `given` (units that venues work so: what they traded, and what they still may).
     """
 
     intent: Intent
@@ -47,6 +53,8 @@ class Standing(msgspec.Struct, frozen=True):
     resting: Callable[[], Sequence[Resting]]
     on_books_since: Callable[[int], float]
     free: Callable[[Instrument], int]
+    native: Callable[[Instrument], NativeTwap | None] = _none
+    given: Callable[[], int] = int
 
     @property
     def elapsed_ns(self) -> int:

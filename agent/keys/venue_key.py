@@ -33,8 +33,9 @@ _NEEDED: Final = frozenset({"symbol", "side", "type", "quantity", "price", "newC
 _READ_FIELDS: Final = _ENVELOPE | {
     *("symbol", "symbols", "orderId", "origClientOrderId", "newClientOrderId", "cancelRestrictions"),
     *("fromId", "startTime", "endTime", "limit", "omitZeroBalances", "permissions", "listenKey", "returnRateLimits"),
-    "countdownTime",
+    *("countdownTime", "algoId", "page", "pageSize"),
 }
+_NATIVE: Final = ("symbol", "side", "quantity", "duration", "limitPrice", "clientAlgoId")  # the exchange's own TWAP
 _WITHDRAWAL: Final = frozenset(
     {"address", "addressTag", "withdrawOrderId", "withdrawKey", "walletType", "network", "coin", "asset", "amount", "toEmail"}
     | {"fromEmail", "email", "fromAccountType", "toAccountType", "fromAsset", "toAsset", "subAccountId", "transactionFeeFlag"}
@@ -43,6 +44,7 @@ _CANCEL_FIELDS: Final = frozenset({"symbol", "orderId", "origClientOrderId", "ne
 _TYPES: Final = frozenset({"LIMIT", "LIMIT_MAKER"})
 _TIMES: Final = frozenset({"GTC", "IOC", "FOK"})
 _SYMBOL = re.compile(r"[A-Z0-9._/:-]{1,40}", re.ASCII)
+_NATIVE_ID = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
 _CLIENT_ID = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}", re.ASCII)
 
 
@@ -77,8 +79,14 @@ class VenueKey:
         fields = dict(unsigned.fields)
         if len(fields) != len(unsigned.fields):
             raise SignerError(f"order {unsigned.order_id}: a field is given twice")
-        if unsigned.action in ("place", "replace"):
+        if unsigned.action == "place_native":
+            _check_native(unsigned.order_id, fields)
+            self._authorise(fields["clientAlgoId"], fields)
+        elif unsigned.action == "cancel_native":
+            _check_native_cancel(unsigned.order_id, fields)
+        elif unsigned.action in ("place", "replace"):
             _check_target(unsigned.order_id, fields, is_replacement=unsigned.action == "replace")
+            _check_order(unsigned.order_id, fields)
             self._authorise(unsigned.order_id, fields)
         else:
             _check_cancel(unsigned.order_id, fields)
@@ -93,7 +101,7 @@ class VenueKey:
         taken = sorted(fields.keys() & _WITHDRAWAL)
         if taken:
             raise SignerError(f"a payload with {taken[0]!r} looks like a withdrawal or transfer; this key never signs one")
-        if fields.keys() & {"side", "quantity", "price", "type", "timeInForce"}:
+        if fields.keys() & {"side", "quantity", "price", "type", "timeInForce", *_NATIVE[3:]}:
             self._spend(fields)
         else:
             _only(fields, _READ_FIELDS, "a request")
@@ -113,7 +121,6 @@ class VenueKey:
         raise SignerError("a venue key cannot be pickled or copied")
 
     def _authorise(self, order_id: str, fields: dict[str, str]) -> None:
-        _check_order(order_id, fields)
         if order_id in self._waiting or order_id in self._used:
             raise SignerError(f"order {order_id} was authorised before; an id is used once")
         self._waiting[order_id] = fields
@@ -122,13 +129,14 @@ class VenueKey:
 
     def _spend(self, fields: dict[str, str]) -> None:
         """The payload must be an order that waits, exactly. It is taken from the list: the same id cannot leave again."""
-        _only(fields, _ORDER_FIELDS, "an order")
-        order_id = fields.get("newClientOrderId", "")
+        is_native = "clientAlgoId" in fields
+        _only(fields, _ENVELOPE | {*_NATIVE} if is_native else _ORDER_FIELDS, "an order")
+        order_id = fields.get("clientAlgoId" if is_native else "newClientOrderId", "")
         authorised = self._waiting.get(order_id)
         if authorised is None:
             known = "was sent before" if order_id in self._used else "was never authorised"
             raise SignerError(f"an order payload with id {order_id[:36]!r} {known}; it is not signed")
-        for name in _COMPARED:
+        for name in _NATIVE if is_native else _COMPARED:
             if not _same(name, authorised.get(name), fields.get(name)):
                 raise SignerError(f"order {order_id}: {name} differs from what was authorised; it is not signed")
         for name in ("newOrderRespType", "selfTradePreventionMode"):
@@ -194,6 +202,26 @@ def _check_cancel(order_id: str, fields: dict[str, str]) -> None:
     _only(fields, _CANCEL_FIELDS, "a cancel")
     if not _SYMBOL.fullmatch(fields.get("symbol", "")) or not fields.keys() & {"orderId", "origClientOrderId"}:
         raise SignerError(f"cancel {order_id}: it needs a symbol, and orderId or origClientOrderId")
+
+
+def _check_native(order_id: str, fields: dict[str, str]) -> None:
+    """All that the exchange's own TWAP is asked, limit and id included: both are optional there, and not here."""
+    _only(fields, frozenset(_NATIVE), "a TWAP")
+    if missing := sorted({*_NATIVE} - fields.keys()):
+        raise SignerError(f"order {order_id}: {missing[0]} is missing")
+    if fields["clientAlgoId"].rstrip("_") != order_id.rstrip("_") or not _NATIVE_ID.fullmatch(fields["clientAlgoId"]):
+        raise SignerError(f"order {order_id[:48]}: clientAlgoId must be the order's own id, filled up with _ to 32 characters")
+    if not _SYMBOL.fullmatch(fields["symbol"]) or fields["side"] not in ("BUY", "SELL"):
+        raise SignerError(f"order {order_id}: symbol or side is not understood")
+    for name in ("quantity", "limitPrice", "duration"):
+        if _number(fields[name]) <= 0:
+            raise SignerError(f"order {order_id}: {name} must be a positive number")
+
+
+def _check_native_cancel(order_id: str, fields: dict[str, str]) -> None:
+    _only(fields, frozenset({"symbol", "clientAlgoId"}), "a cancel")
+    if not _SYMBOL.fullmatch(fields.get("symbol", "")) or not _NATIVE_ID.fullmatch(fields.get("clientAlgoId", "")):
+        raise SignerError(f"cancel {order_id}: it needs a symbol and the clientAlgoId of what it takes back")
 
 
 def _only(fields: dict[str, str], allowed: frozenset[str], what: str) -> None:

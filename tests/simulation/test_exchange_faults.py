@@ -223,6 +223,7 @@ async def test_b6_a_fill_of_a_cancelled_order_passes_on(exchange: Exchange, desk
 async def test_b6_orders_placed_by_hand_are_told_with_their_ids_and_listed_in_full(exchange: Exchange) -> None:
     credentials = exchange.add_key("alice")
     async with trading(exchange, credentials) as ours, trading(exchange, credentials) as by_hand, listening(ours.venue) as listener:
+        await ours.venue.snapshot()  # until the first one, what trades may be of an order from before
         await by_hand.send(by_hand.place("web-1", "sell", 268_500, 20_000, "GTC"))
         ours.rest(BUY, 268_500, 5_000)
         seen = await listener.until(fills)

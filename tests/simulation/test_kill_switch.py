@@ -172,6 +172,20 @@ async def test_symbols_that_the_settings_do_not_name_go_too(tmp_path: Path) -> N
         assert (done.code, done.row("x1")["found"], done.row("x1")["cancelled"], at.resting("x1")) == (0, 7, 7, 0)
 
 
+async def test_what_the_exchange_works_by_its_own_twap_goes_too(tmp_path: Path) -> None:
+    async with desk(tmp_path) as at:
+        at.rest("x1", 2)
+        venue = at.exchanges["x1"].venue
+        venue.house_place("ETHUSDT", 0, 268_000, 10, 0)
+        params = {"symbol": "ETHUSDT", "side": "SELL", "quantity": "10", "duration": "300", "limitPrice": "2690"}
+        venue.algos.place("user", params, time.time_ns() // 10**6)
+        dry = await at.kill("--dry-run", "--json")
+        assert (dry.code, dry.json["left"], len(venue.algos.open("user"))) == (0, 3, 1)
+        done = await at.kill("--json")
+        assert (done.code, done.row("x1")["cancelled"], done.json["left"], at.resting("x1")) == (0, 3, 0, 0)
+        assert [algo.status for algo in venue.algos.ended("user")] == ["CANCELLED"]
+
+
 async def test_one_venue_alone_still_blocks_every_order(tmp_path: Path) -> None:
     async with desk(tmp_path, ("x1", "x2")) as at:
         at.rest("x1", 2)

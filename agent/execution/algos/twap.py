@@ -1,4 +1,7 @@
-"""Time-weighted: every part of the time gets the same part of the order."""
+"""Time-weighted: every part of the time gets the same part of the order.
+
+A share of it may be handed to a venue that works a TWAP of its own, as the first thing; the rest is sliced by the same timetable.
+"""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -7,7 +10,8 @@ import msgspec
 
 from agent.domain.intent import Intent
 from agent.execution.moves import Move
-from agent.execution.parameters import SECOND_NS, CatchUp, Duration, Interval, Placement, RandomiseSize, RandomiseTime
+from agent.execution.native import hand_over
+from agent.execution.parameters import SECOND_NS, CatchUp, Duration, Interval, NativePct, Placement, RandomiseSize, RandomiseTime
 from agent.execution.schedule import PLANS_MAX, Timetable, by_timetable, check_times, over, stale_by_timetable, timetable
 from agent.execution.standing import Resting, Standing
 
@@ -19,6 +23,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     randomise_time_pct: RandomiseTime = 0
     catch_up_pct: CatchUp = 300
     placement: Placement = "auto"
+    native_pct: NativePct = 0
 
 
 @lru_cache(PLANS_MAX)
@@ -27,6 +32,8 @@ def plan(own: Parameters, units: int, seed: str) -> Timetable:
 
 
 def step(own: Parameters, stand: Standing) -> Move | None:
+    if own.native_pct and not stand.slices and (first := hand_over(own.native_pct, own.duration_ns, stand)) is not None:
+        return first
     return by_timetable(own, stand, plan(own, int(stand.intent.quantity.units), stand.intent.intent_id))
 
 

@@ -168,6 +168,7 @@ class ExchangeLine:
         for name in ("ticks", "lots"):
             if name in fields:
                 fields[name] = int(fields[name])
+        assert asked.action != "place_native" and asked.action != "cancel_native", "it offers no TWAP of its own"  # noqa: PT018
         return Request(asked.action, asked.order_id, self.clock.now_ns() + self._offset_ns, **fields)
 
     def _measure(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from agent.simulation.exchange import wire
+from agent.simulation.exchange.algo_endpoints import cancel_algo, new_twap, open_algos, past_algos, sub_orders
 from agent.simulation.exchange.filters import (
     Params,
     Refused,
@@ -308,6 +309,11 @@ REST: Final[dict[tuple[str, str], Endpoint]] = {
     ("POST", "/sapi/v1/capital/withdraw/apply"): Endpoint(_withdraw, 1),
     ("GET", "/sapi/v1/capital/withdraw/history"): Endpoint(_withdrawals, 1),
     ("GET", "/sapi/v1/capital/deposit/hisrec"): Endpoint(_deposits, 1),
+    ("POST", "/sapi/v1/algo/spot/newOrderTwap"): Endpoint(new_twap, 1, scope="place"),
+    ("DELETE", "/sapi/v1/algo/spot/order"): Endpoint(cancel_algo, 1, scope="cancel"),
+    ("GET", "/sapi/v1/algo/spot/openOrders"): Endpoint(open_algos, 1),
+    ("GET", "/sapi/v1/algo/spot/historicalOrders"): Endpoint(past_algos, 1),
+    ("GET", "/sapi/v1/algo/spot/subOrders"): Endpoint(sub_orders, 1),
 }
 
 _SAME_AS_REST: Final = {

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from agent.simulation.exchange.access import Limits
 from agent.simulation.exchange.accounts import UNITS_PER_ASSET, Accounts, Transfer
+from agent.simulation.exchange.algos import Algos
 from agent.simulation.exchange.corrections import Countdowns
 from agent.simulation.exchange.faults import Fault, Faults
 from agent.simulation.exchange.filters import SymbolRules, units
@@ -53,6 +54,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How to run the exchange. Port 0 takes any free one; fees are pips (1e-6), 1000 is 10 bps; the clock gives ns since 1970.
 
     `offers_countdown`: it has Binance USD-M's dead man's switch (`POST /fapi/v1/countdownCancelAll`), which Binance spot has not.
+    `algo_speed`: its own TWAPs are worked so much faster than real ones.
     """
 
     port: int = 0
@@ -67,6 +69,7 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True):
     tape_end: Literal["hold", "loop"] = "hold"
     enforce_limits: bool = False
     offers_countdown: bool = False
+    algo_speed: int = 1
     clock_ns: Callable[[], int] = time.time_ns
 
 
@@ -79,6 +82,7 @@ class Exchange:
         faults = Faults()
         venue = Venue([_rules(spec) for spec in config.symbols], accounts)
         self._countdowns = Countdowns()
+        venue.algos = Algos(venue, config.algo_speed)
         venue.is_in_maintenance = faults.is_in_maintenance
         if config.offers_countdown:
             venue.on_countdown = self._countdowns.start
@@ -152,6 +156,8 @@ class Exchange:
         self._countdowns.tick(self.venue, now_ms)
         for liquidity, symbol, flow in self._flows:
             liquidity.apply(flow.step(now_ns), now_ms)
+            self._wires.publisher.book_moved(symbol)
+        for symbol in sorted(self.venue.algos.tick(now_ms)):
             self._wires.publisher.book_moved(symbol)
         self._wires.publisher.tick()
 

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from agent.simulation.exchange.accounts import HOUSE, Accounts, Transfer
+from agent.simulation.exchange.algos import Algos
 from agent.simulation.exchange.filters import NewOrder, Refused, SymbolRules, check_notional
 from agent.simulation.exchange.history import Candles
 from agent.simulation.exchange.matching import BUY, SELL, Book, Kind, Match, Order, Status, TimeInForce
@@ -112,6 +113,7 @@ class Venue:
         self._closed: deque[Order] = deque()
         self._next_id = 0
         self._refusal: Refused | None = None
+        self.algos = Algos(self)
 
     def place(self, account: str, request: NewOrder, now_ms: int) -> tuple[Order, list[Fill]]:
         """Accept or refuse an order, match it, and settle its fills. Returns it with the taker's fills."""

@@ -18,6 +18,7 @@ from agent.domain.events import OrderReported, VenueDisconnected
 from agent.domain.instrument import Instrument
 from agent.domain.market import BookDiff, BookSnapshot
 from agent.ports import VenueEvent
+from agent.venues.ccxt_exchange.binance_native import Natives
 from agent.venues.ccxt_exchange.binance_wire import Context, DepthUpdate, ExecutionReport, Frame, decode, facts_of
 from agent.venues.ccxt_exchange.book_join import BookJoin
 from agent.venues.ccxt_exchange.client import Client, Config
@@ -32,6 +33,7 @@ HEARTBEAT_S = 20.0  # finds a dead TCP connection; a live one that says nothing 
 FRAME_BYTES_MAX = 1 << 20
 JOINS_MAX = 8  # attempts to join a book before the connection is given up
 CHECKS_PER_STALE = 4
+NATIVE_PAUSE_S = 0.25
 ReadBook = Callable[[Instrument], Awaitable[BookSnapshot]]
 Care = Callable[[], Awaitable[None]]
 
@@ -62,9 +64,15 @@ class Feed:
     """One life of the two sockets. `instruments` by the exchange's symbol; `care` looks after the exchange's clock and rules."""
 
     def __init__(
-        self, client: Client, own: OwnOrders, instruments: Mapping[str, Instrument], read_book: ReadBook, care: Care
+        self,
+        client: Client,
+        own: OwnOrders,
+        natives: Natives,
+        instruments: Mapping[str, Instrument],
+        read_book: ReadBook,
+        care: Care,
     ) -> None:
-        self._client, self._own, self._clock = client, own, client.clock
+        self._client, self._own, self._natives, self._clock = client, own, natives, client.clock
         self._instruments, self._read_book, self._care = instruments, read_book, care
         self._context = Context(client.name, instruments, client.config.groups)
         self._joins = {one.id: BookJoin() for one in instruments.values()}
@@ -88,6 +96,7 @@ class Feed:
                     await self._subscribe(user)
                     self._start(self._user(user))
                     self._start(self._ask(user))
+                    self._start(self._follow_natives())
                 names = "/".join(f"{s.lower()}@depth@100ms/{s.lower()}@trade" for s in self._instruments)
                 market = await self._socket(f"{config.ws_url or config.url or STREAMS}/stream?streams={names}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -161,14 +170,28 @@ class Feed:
                 self._answer_ns = self._clock.now_ns()
                 self._facts(frame)
             elif isinstance(report, ExecutionReport) and report.symbol in self._instruments:
-                report = self._named(report)
-                self._own.mentioned(report.order_id)
-                facts = self._facts(msgspec.structs.replace(frame, event=report))
-                told = [fact for fact in facts if not self._is_foreign_cancel(fact, report)]
-                self._own.note(told, self._clock.now_ns())
-                self._inbox.private(told)
+                if not self._natives.holds(report):
+                    self._tell(report)
             else:
                 self._facts(frame)
+
+    def _tell(self, report: ExecutionReport) -> None:
+        report = self._named(report)
+        self._own.mentioned(report.order_id)
+        told = [fact for fact in self._facts(Frame(event=report)) if not self._is_foreign_cancel(fact, report)]
+        self._own.note(told, self._clock.now_ns())
+        self._inbox.private(told)
+
+    async def _follow_natives(self) -> None:
+        """Ask how orders are coming on that the exchange works itself."""
+        while True:
+            await self._clock.sleep(NATIVE_PAUSE_S)
+            if self._natives.is_due:
+                facts, foreign = await self._natives.look()
+                self._own.note(facts, self._clock.now_ns())
+                self._inbox.private(facts)
+                for report in foreign:
+                    self._tell(report)
 
     def _named(self, report: ExecutionReport) -> ExecutionReport:
         """The report under the name that its order has here, whatever the exchange calls it by now."""

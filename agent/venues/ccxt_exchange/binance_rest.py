@@ -250,10 +250,11 @@ def fee_pips(rate: str) -> int:
 # -- what an error code proves -----------------------------------------------------------------------------------------
 
 NOT_FOUND, NOTHING_TO_CANCEL, TIME_OUTSIDE, BAD_SYMBOL, FILTER = "-2013", "-2011", "-1021", "-1121", "-1013"
-DUPLICATE, DUPLICATE_CODE = "duplicate order", "-4116"
+DUPLICATE, DUPLICATE_CODES = "duplicate order", ("-4116", "-20132")
 REFUSALS = frozenset(
     {-1002, -1003, -1010, -1013, -1014, -1015, -1020, -1021, -1022, -2008, -2010, -2011, -2013, -2014, -2015, -2016, -2026}
     | set(range(-1199, -1098))  # malformed, missing or unknown parameters
+    | {-20121, -20124, -20130, -20194, -20195, -20196, -20198, -20204}  # of the exchange's own TWAP; -20132 is a duplicate
 )
 
 
@@ -263,7 +264,7 @@ def proves_refusal(status: int, code: str, text: str) -> bool | None:
     5xx is 'execution status unknown' by the exchange's own definition, whatever the code; 'Duplicate order sent' means that an
     earlier attempt landed.
     """
-    if status >= 500 or DUPLICATE in text.lower() or code == DUPLICATE_CODE:
+    if status >= 500 or DUPLICATE in text.lower() or code in DUPLICATE_CODES:
         return False
     if status in (418, 429):
         return True

@@ -22,6 +22,7 @@ from agent.venues.ccxt_exchange import binance_rest as rest
 from agent.venues.ccxt_exchange import binance_wire as wire
 from agent.venues.ccxt_exchange.binance_feed import Feed
 from agent.venues.ccxt_exchange.binance_markets import Rules, measure, read_rules
+from agent.venues.ccxt_exchange.binance_native import NATIVE_TWAP, Natives
 from agent.venues.ccxt_exchange.binance_questions import Markets, Questions
 from agent.venues.ccxt_exchange.binance_replies import Replies
 from agent.venues.ccxt_exchange.binance_ws_orders import OrderLine
@@ -43,6 +44,7 @@ class BinanceSpot:
         self._own = OwnOrders()
         self._questions = Questions(client, self._own, self._markets())
         self._replies = Replies(client, self._own, self._questions)
+        self._natives = Natives(client, self._own, self._questions)
         self._api: Any = client.exchange
         self._ways: Mapping[str, tuple[Any, str]] = {
             "place": (self._api.private_post_order, "order.place"),
@@ -51,7 +53,8 @@ class BinanceSpot:
         }
         self._feed: Feed | None = None
         self._was_opened = False
-        self.profile = Profile(client.name, "ccxt_exchange", False, None, sends_in_flight_max=client.config.sends_in_flight_max)
+        most = client.config.sends_in_flight_max
+        self.profile = Profile(client.name, "ccxt_exchange", False, None, sends_in_flight_max=most, native_twap=NATIVE_TWAP)
 
     @property
     def clock_offset_ms(self) -> int:
@@ -79,8 +82,9 @@ class BinanceSpot:
             self._questions.markets = self._markets()
         self._was_opened = True
         self._own.forgive()
-        feed = self._feed = Feed(client, self._own, self._rules.instruments, self._read_book, self._care)
+        feed = self._feed = Feed(client, self._own, self._natives, self._rules.instruments, self._read_book, self._care)
         try:
+            self._natives.opened()
             await feed.open()
             yield VenueConnected(client.name)
             yield Listed(client.name, tuple(self._rules.instruments.values()), client.clock.now_ns())
@@ -95,7 +99,13 @@ class BinanceSpot:
     def build(self, approved: Approved) -> VenueRequest:
         """See the port. Prices and sizes are exact: they lie on tick and lot by construction."""
         name = self._client.name
+        markets = self._questions.markets
         match approved.plan:
+            case PlaceOrder() as plan if plan.native_s:
+                symbol = markets.symbol(plan.instrument)
+                return self._natives.placing(plan, symbol, self._rules.instruments[symbol])
+            case CancelOrder(is_native=True) as plan:
+                return self._natives.cancelling(plan, markets.symbol(plan.instrument))
             case PlaceOrder(replaces="") as plan:
                 return VenueRequest(plan.order_id, name, "place", self._place_fields(plan))
             case PlaceOrder() as plan:
@@ -119,6 +129,10 @@ class BinanceSpot:
         if not isinstance(signed, SignedRequest) or self._client.key is None or signed.key_id != self._client.key.key_id:
             raise VenueError(f"{self._client.name}: order {signed.order_id} is not signed with this venue's key; nothing was sent")
         request, order_id = signed.request, signed.order_id
+        if request.action in ("place_native", "cancel_native"):
+            facts = await (self._natives.place if request.action == "place_native" else self._natives.cancel)(request)
+            self._own.note(facts, self._client.clock.now_ns())
+            return facts
         fields = dict(request.fields)
         self._departs(request, fields)
         kind: Kind = "cancel" if request.action == "cancel" else "trade"
@@ -212,20 +226,24 @@ class BinanceSpot:
         failures = [one for one in (account, *lists) if isinstance(one, VenueError)]
         if len(failures) == len(lists) + 1:
             raise failures[0]
+        natives = [ref for ref in asked if ref.is_native]
+        told, worked, are_asked = await self._natives.answer(natives)
+        self._own.note(told, self._client.clock.now_ns())
         views = [view for one in lists if not isinstance(one, VenueError) for view in rest.read(one, list[rest.OrderView])]
+        views = [view for view in views if not self._natives.is_part(view.symbol, view.order_id)]
         listed = {self._questions.name(view): view for view in views}
-        facts, is_whole = await self._questions.answer(asked, listed)
+        facts, is_whole = await self._questions.answer([ref for ref in asked if not ref.is_native], listed)
         context = self._questions.markets.context
         is_known = not isinstance(account, VenueError)
         return Snapshot(
             self._client.name,
             self._client.account,
             rest.balances(rest.read(account, rest.AccountView), context) if is_known else (),
-            tuple(listed),
-            tuple(facts),
+            (*listed, *worked),
+            (*told, *facts),
             at_ns=self._client.clock.now_ns(),
             resting=tuple(rest.resting(view, order_id, context) for order_id, view in listed.items()),
-            is_orders_whole=is_whole and not any(isinstance(one, VenueError) for one in lists),
+            is_orders_whole=is_whole and are_asked and not any(isinstance(one, VenueError) for one in lists),
             is_balances_whole=is_known,
         )
 

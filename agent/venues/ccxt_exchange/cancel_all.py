@@ -28,7 +28,8 @@ ROUNDS_MAX = 5
 CONNECTIONS_MAX = 8
 BODY_BYTES_MAX = 16 << 20
 TEXT_MAX = 120
-NOTHING_OPEN, TIME_OUTSIDE = -2011, -1021
+NOTHING_OPEN, TIME_OUTSIDE, NOT_WORKED = -2011, -1021, -20124
+ALGO = "algo:"
 STOP_S = {429: 60, 418: 300}  # when the exchange does not say how long
 BY_HAND = "cancel at the exchange's own site"
 
@@ -88,6 +89,7 @@ class Tally:
         self._cancelled: set[str] = set()
         self._left: int | None = None
         self._ms, self._at_ns = 0, 0
+        self.unasked = ""
         self.trouble, self.has_lost = "", False  # has_lost: a cancel had no answer, so more went than was counted
 
     def cancelled(self, orders: Iterable[str]) -> None:
@@ -117,6 +119,8 @@ class Tally:
             note = f"{self.trouble or 'new orders keep coming'}; {BY_HAND}, or run it again"
         elif not note and self.has_lost:
             note = f"an answer was lost ({self.trouble}): more may have been cancelled than is counted here"
+        elif not note:
+            note = self.unasked
         at_ns, note = self._at_ns or time.time_ns(), " ".join(note.split())
         return Swept(self._name, len(self._found), len(self._cancelled), left, ms, note, at_ns)
 
@@ -245,10 +249,23 @@ async def _cancel_at_binance(account: Account, key: RequestKey, sweep: Sweep, ta
 
 
 async def _resting(exchange: _Binance, tally: Tally) -> list[tuple[str, str]]:
-    """(symbol, the exchange's number) of every open order of the account."""
-    rest = _orders(await exchange.ask("GET", "/api/v3/openOrders"))
+    """(symbol, the exchange's number) of every open order of the account; of what its own TWAP works, the number follows a mark."""
+    orders, algos = await asyncio.gather(exchange.ask("GET", "/api/v3/openOrders"), _worked(exchange, tally))
+    rest = [*_orders(orders), *algos]
     tally.resting(map("/".join, rest))
     return rest
+
+
+async def _worked(exchange: _Binance, tally: Tally) -> list[tuple[str, str]]:
+    """What the exchange works by its own TWAP. Where the question is refused the sweep goes on, and its note says so."""
+    try:
+        answer = await exchange.ask("GET", "/sapi/v1/algo/spot/openOrders")
+        return [(str(one["symbol"]), f"{ALGO}{one['algoId']}") for one in answer["orders"]]
+    except _RefusedError as refusal:
+        tally.unasked = f"orders that the exchange works by its own TWAP could not be asked for ({refusal})"
+        return []
+    except (KeyError, TypeError):
+        raise VenueError("the exchange's list of TWAPs cannot be read") from None
 
 
 async def _cancel_symbol(exchange: _Binance, symbol: str, tally: Tally) -> None:
@@ -256,7 +273,21 @@ async def _cancel_symbol(exchange: _Binance, symbol: str, tally: Tally) -> None:
 
 
 async def _cancel_one(exchange: _Binance, symbol: str, number: str, tally: Tally) -> None:
+    if number.startswith(ALGO):
+        await _cancel_algo(exchange, symbol, number, tally)
+        return
     await _cancel(exchange, "/api/v3/order", {"symbol": symbol, "orderId": number}, tally)
+
+
+async def _cancel_algo(exchange: _Binance, symbol: str, number: str, tally: Tally) -> None:
+    tally.unsure()
+    try:
+        await exchange.ask("DELETE", "/sapi/v1/algo/spot/order", algoId=number.removeprefix(ALGO))
+    except (_RefusedError, SignerError) as refusal:
+        if getattr(refusal, "code", "") != str(NOT_WORKED):
+            tally.trouble = f"{symbol[:24]}: {refusal}"
+        return
+    tally.cancelled([f"{symbol}/{number}"])
 
 
 async def _cancel(exchange: _Binance, path: str, params: Mapping[str, str], tally: Tally) -> None:

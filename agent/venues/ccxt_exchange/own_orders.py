@@ -89,6 +89,10 @@ class OwnOrders:
         """Whether the exchange made the order smaller than what was sent from here, in base units."""
         return 0 < size < self._sizes.get(order_id, 0)
 
+    def is_known(self, symbol: str, number: int, told_id: str) -> bool:
+        """Whether an order with this number, or under this client id, was sent from here or named before."""
+        return (symbol, str(number)) in self._names or told_id in self._departed_ns or told_id in self._mentioned
+
     # -- the private stream -------------------------------------------------------------------------------------------
 
     def accepted(self, order_id: str, now_ns: int) -> None:

@@ -355,3 +355,66 @@ async def test_an_exchange_library_signs_through_it_without_the_secret() -> None
         exchange.sign("capital/withdraw/apply", ["sapi"], "POST", {"coin": "USDT", "address": "x", "amount": "1"})
     exchange.sign("openOrders", ["private"], "GET", {"symbol": "ETHUSDT"})
     exchange.sign("account", ["private"], "GET", {})
+
+
+# -- the exchange's own TWAP -------------------------------------------------------------------------------------------
+
+NATIVE = {
+    "symbol": "ETHUSDT",
+    "side": "SELL",
+    "quantity": "10",
+    "duration": "300",
+    "limitPrice": "2600",
+    "clientAlgoId": "o-1".ljust(32, "_"),
+}
+
+
+def native(order_id: str = "o-1", **changes: str | None) -> VenueRequest:
+    fields = tuple((k, v) for k, v in {**NATIVE, **changes}.items() if v is not None)
+    return VenueRequest(order_id, "binance", "place_native", fields)
+
+
+def native_payload(**changes: str | None) -> bytes:
+    sent = {**NATIVE, "timestamp": "1700000000000", "recvWindow": "5000", **changes}
+    return urlencode({k: v for k, v in sent.items() if v is not None}).encode()
+
+
+async def test_a_twap_leaves_once_and_only_as_it_was_authorised() -> None:
+    made = key()
+    await made.sign(native())
+    for name, value in (("quantity", "11"), ("limitPrice", "2599"), ("duration", "301"), ("side", "BUY"), ("limitPrice", None)):
+        with pytest.raises(SignerError, match=f"{name} differs"):
+            made.hmac_sha256_hex(native_payload(**{name: value}))
+    with pytest.raises(SignerError, match="does not understand"):
+        made.hmac_sha256_hex(native_payload(type="MARKET"))
+    assert made.hmac_sha256_hex(native_payload())
+    with pytest.raises(SignerError, match="was sent before"):
+        made.hmac_sha256_hex(native_payload())
+    with pytest.raises(SignerError, match="authorised before"):
+        await made.sign(native())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{name: None} for name in NATIVE]
+    + [{"clientAlgoId": "o-2".ljust(32, "_")}, {"clientAlgoId": "o-1"}, {"quantity": "0"}, {"duration": "-1"}, {"price": "1"}],
+)
+async def test_a_twap_that_does_not_say_everything_is_not_authorised(changes: dict[str, str | None]) -> None:
+    with pytest.raises(SignerError):
+        await key().sign(native(**changes))
+
+
+@pytest.mark.parametrize("missing", ["side", "quantity", "limitPrice"])
+def test_a_twap_that_was_never_authorised_is_not_signed_in_parts_either(missing: str) -> None:
+    with pytest.raises(SignerError):
+        key().hmac_sha256_hex(native_payload(**{missing: None}))
+
+
+async def test_taking_a_twap_back_and_asking_about_it_need_nothing() -> None:
+    made = key()
+    fields = (("symbol", "ETHUSDT"), ("clientAlgoId", NATIVE["clientAlgoId"]))
+    await made.sign(VenueRequest("o-1x0", "binance", "cancel_native", fields))
+    assert made.hmac_sha256_hex(b"algoId=7&timestamp=1700000000000&recvWindow=5000")
+    assert made.hmac_sha256_hex(b"algoId=7&page=1&pageSize=100&timestamp=1700000000000&recvWindow=5000")
+    with pytest.raises(SignerError, match="needs a symbol"):
+        await made.sign(VenueRequest("o-1x0", "binance", "cancel_native", fields[:1]))
