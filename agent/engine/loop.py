@@ -269,6 +269,7 @@ class Engine:
         self._recorder.record(answers)
         for answer in answers:
             if isinstance(answer, IntentAccepted):
+                self.world.market.sample(answer.intent.market, now_ns)  # an analysis begins here
                 parent = self.state.parents[answer.intent.intent_id]
                 self.world.unquoted.extend(whole(parent, self.state, self.world, self._rules, now_ns))
         await self._recorder.secured()
