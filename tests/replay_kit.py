@@ -1,5 +1,7 @@
 """What tests of replays share: small tapes, orders, and worlds whose moments are written by hand."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,13 +10,18 @@ import msgspec
 
 from agent.domain.algo import new_algo
 from agent.domain.amount import group_asset, parse_amount
+from agent.domain.errors import JournalError
 from agent.domain.instrument import Side
 from agent.domain.intent import Intent
+from agent.engine.state import State
+from agent.journal.codec import Row
+from agent.simulation.drill.faults import Weather
+from agent.simulation.drill.play import PlayJournal
 from agent.simulation.exchange.flow import MarketModel
 from agent.simulation.exchange.liquidity import Action, Quote, Take
 from agent.simulation.exchange.matching import BUY, SELL
 from agent.simulation.exchange.tape import TapeWriter
-from agent.simulation.replay.run import Wish
+from agent.simulation.replay.run import Wish, World, ended, hand_in
 from agent.simulation.replay.setting import SECOND, Latency, Setting
 
 TAPE_START_NS = 1_700_000_000 * SECOND
@@ -82,3 +89,47 @@ def _price(ticks: int) -> str:
 
 def _size(lots: int) -> str:
     return f"{lots // LOT}.{lots % LOT:04}"
+
+
+def mortal(rows: list[Row]) -> PlayJournal:
+    """A journal that can die with its agent."""
+    return PlayJournal(rows, Weather.calm(), lambda _: None, lambda _: "")
+
+
+async def lived(
+    setting: Setting, work: Wish, kills_s: Sequence[float], settles_s: float = 0
+) -> tuple[World, State, Intent, list[Row]]:
+    """The order worked by one agent after the other, each killed so many seconds after it was handed in.
+
+    `settles_s`: how long after its end the journal is held against the venues.
+    """
+    world, rows = World(setting), list[Row]()
+    intent = work(world.clock.now_ns() + SECOND)
+    world.fund(intent)
+    world.begin()
+    begun_ns = 0
+    for kill_s in [*sorted(kills_s), None]:
+        journal = mortal(rows)
+        engine = world.engine(journal)
+        running = asyncio.create_task(engine.run())
+        await engine.ready()
+        if not begun_ns:
+            begun_ns = world.clock.now_ns()
+            await engine.priced(intent.market)
+            await hand_in(engine, intent)
+        if kill_s is None:
+            if engine.state.parents[intent.intent_id].is_live:
+                await ended(engine, intent)
+            if settles_s:
+                await asyncio.sleep(settles_s)
+                assert await engine.reconcile() == []
+            await engine.stop()
+            await running
+            break
+        await asyncio.sleep(max(begun_ns + kill_s * SECOND - world.clock.now_ns(), 0) / SECOND)
+        journal.die("killed")
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError, JournalError):
+            await running
+    await world.end()
+    return world, engine.state, intent, rows

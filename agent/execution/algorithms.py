@@ -5,7 +5,7 @@ What does not is refused before anything is sent, with the reason and the neares
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
@@ -112,7 +112,7 @@ def refusals(intent: Intent, algo: Algo, now_ns: int, *, least: int = 1) -> tupl
 
 
 def _out_of_range(algo: Algo) -> Iterator[str]:
-    known = {_key(one): one for one in parameters(algo.name)}
+    known = {key_of(one): one for one in parameters(algo.name)}
     given = dict(algo.parameters)
     for key in given.keys() - known.keys():
         yield f"{algo.name} has no parameter {key[:32]!r}: one of {', '.join(one.name for one in known.values())}"
@@ -167,18 +167,10 @@ def _unit(key: str) -> tuple[str, str]:
     return (front.replace("_", "-"), unit) if front and unit in ("ns", "pct", "bps", "ticks") else (key.replace("_", "-"), "")
 
 
-def _key(one: Parameter) -> str:
-    return one.name.replace("-", "_") + (f"_{one.unit}" if one.unit else "")
-
-
 def key_of(one: Parameter) -> str:
     """Its name inside `Algo.parameters`."""
-    return _key(one)
+    return one.name.replace("-", "_") + (f"_{one.unit}" if one.unit else "")
 
 
 def _shown(value: int, one: Parameter) -> str:
     return f"{plain(value, 9)} s" if one.unit == "ns" else f"{value} %" if one.unit == "pct" else f"{value} {one.unit}".strip()
-
-
-def named() -> Sequence[str]:
-    return tuple(ALGORITHMS)

@@ -1,21 +1,20 @@
 """Whole replays: the same words give the same journal, a killed agent goes on where it stood, and numbers mean what they say."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_kit import ALONE, TAPE_START_NS, twap, wish, write_tape
+from replay_kit import ALONE, TAPE_START_NS, lived, mortal, twap, wish, write_tape
 
 from agent import observe
 from agent.domain.algo import new_algo
 from agent.domain.amount import group_asset, parse_amount, rescale_down, zero
-from agent.domain.errors import JournalError, RefusedError, UsageError
+from agent.domain.errors import RefusedError, UsageError
 from agent.domain.intent import Intent
 from agent.domain.order import OrderState
 from agent.domain.price import Price
@@ -25,16 +24,14 @@ from agent.engine.parent import Parent
 from agent.engine.state import State
 from agent.engine.summary import summary
 from agent.journal.bars import read_bars
-from agent.journal.codec import Row, decode
+from agent.journal.codec import decode
 from agent.journal.sqlite import SqliteJournal
 from agent.simulation.drill.clock import warped
-from agent.simulation.drill.faults import Weather
-from agent.simulation.drill.play import PlayJournal
 from agent.simulation.exchange.liquidity import Quote
 from agent.simulation.replay.flow import moments, order_ns, recording
 from agent.simulation.replay.keep import JOURNAL, SETTINGS, keep
 from agent.simulation.replay.measure import measured, rms_apart, schedule, traded
-from agent.simulation.replay.run import Replayed, Wish, World, ended, hand_in, replayed
+from agent.simulation.replay.run import Replayed, World, ended, hand_in, replayed
 from agent.simulation.replay.setting import SECOND, USER, ChainSetting, Latency, Setting
 
 SOON = msgspec.structs.replace(ALONE, start_ns=SECOND, warm_up_ns=SECOND)
@@ -193,46 +190,12 @@ def test_the_journal_and_the_venues_agree_in_the_end() -> None:
 # -- killed and started again --------------------------------------------------------------------------------------------
 
 
-def mortal(rows: list[Row]) -> PlayJournal:
-    return PlayJournal(rows, Weather.calm(), lambda _: None, lambda _: "")
-
-
-async def lived(setting: Setting, work: Wish, kills_s: Sequence[float]) -> tuple[World, State, Intent]:
-    """The order worked by one agent after the other, each killed so many seconds after it was handed in."""
-    world, rows = World(setting), list[Row]()
-    intent = work(world.clock.now_ns() + SECOND)
-    world.fund(intent)
-    world.begin()
-    begun_ns = 0
-    for kill_s in [*kills_s, None]:
-        journal = mortal(rows)
-        engine = world.engine(journal)
-        running = asyncio.create_task(engine.run())
-        await engine.ready()
-        if not begun_ns:
-            begun_ns = world.clock.now_ns()
-            await hand_in(engine, intent)
-        if kill_s is None:
-            if engine.state.parents[intent.intent_id].is_live:
-                await ended(engine, intent)
-            await engine.stop()
-            await running
-            break
-        await asyncio.sleep(max(begun_ns + kill_s * SECOND - world.clock.now_ns(), 0) / SECOND)
-        journal.die("killed")
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError, JournalError):
-            await running
-    await world.end()
-    return world, engine.state, intent
-
-
 @pytest.mark.parametrize("chain", [None, QUICK_BLOCKS], ids=["alone", "with pools"])
 @pytest.mark.parametrize("kills_s", [(7.0,), (4.02,), (4.06, 4.5, 9.0), (0.01, 2.001, 2.041, 2.062, 13.9)], ids=str)
 def test_a_killed_agent_goes_on_where_the_order_stood(kills_s: tuple[float, ...], chain: ChainSetting | None) -> None:
     """Also when it dies with a request under way: then the next agent asks what became of it, and sends nothing twice."""
     setting = msgspec.structs.replace(SOON, chain=chain)
-    world, state, intent = warped(lived(setting, twap("20", 16, 2), kills_s))
+    world, state, intent, _ = warped(lived(setting, twap("20", 16, 2), kills_s))
     checked(state, intent)
     sold = sum(fill.size_lots for fill in world.exchange.venue.fills[USER])
     on_chain = 0 if world.chain is None else 10**18 * 60 - world.chain.held[next(iter(world.chain.held))]
